@@ -1,0 +1,225 @@
+"""The configuration of one federation run, as frozen dataclasses.
+
+Hydra composes YAML into these classes; past this package only they travel, never a
+``DictConfig``. Every impossible value is refused here, by the name a user would type on the
+command line (:class:`InvalidConfig`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+class InvalidConfig(ValueError):
+    """A configuration value that cannot work. ``key`` is the override's name."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+def _require(condition: bool, key: str, reason: str) -> None:
+    if not condition:
+        raise InvalidConfig(key, reason)
+
+
+def _one_of(value: str, key: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, key, f"{value!r} is not one of {', '.join(choices)}")
+
+
+def _positive(value: float, key: str) -> None:
+    _require(math.isfinite(value) and value > 0, key, f"must be above 0, got {value}")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learned, from which table, over which public calendar.
+
+    All values are public: every partner and the operator see them.
+    """
+
+    name: str = "retail_repeat"
+    path: str | None = None
+    """A table (CSV or Parquet) with a partner column; None means the bundled real data."""
+    categories: list[str] = field(default_factory=list)
+    """Public vocabulary; events of other categories are ignored."""
+    history_days: int = 84
+    horizon_days: int = 28
+    train_snapshots: list[str] = field(default_factory=list)
+    """ISO dates at whose midnight a training example is cut: history before, label after."""
+    validation_snapshot: str = ""
+    test_snapshot: str = ""
+    holdout_fraction: float = 0.2
+    """Share of customers kept out of training; a keyed hash of the customer decides."""
+    expected_customers: int = 0
+    """Public estimate of training customers over all partners: the fixed divisor of sums.
+    0 lets a simulation fill in its own (rounded) count."""
+    newcomer_partner: str | None = None
+    """Simulation only: this partner keeps just ``newcomer_customers`` training customers."""
+    newcomer_customers: int = 0
+
+    def validate(self) -> None:
+        _one_of(self.name, "task", ("retail_repeat",))
+        _positive(self.history_days, "task.history_days")
+        _positive(self.horizon_days, "task.horizon_days")
+        _require(0 < self.holdout_fraction < 1, "task.holdout_fraction",
+                 f"must lie between 0 and 1, got {self.holdout_fraction}")
+        _require(self.expected_customers >= 0, "task.expected_customers", "must not be negative")
+        _require(self.newcomer_customers >= 0, "task.newcomer_customers", "must not be negative")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    name: str = "logistic"
+    hidden: int = 8
+
+    def validate(self) -> None:
+        _one_of(self.name, "model", ("logistic", "mlp"))
+        _positive(self.hidden, "model.hidden")
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """How customers are protected. The unit is one customer, neighbours differ by adding or
+    removing one customer (all records of it)."""
+
+    name: str = "noise_shares"
+    epsilon: float = 3.0
+    delta: float = 1e-5
+    clip_norm: float = 2.0
+    """L2 bound C on one customer's contribution to the update of one round."""
+    colluders: int = 1
+    """t: noise of this many partners may be missing from the protection of the others."""
+    metrics_share: float = 0.1
+    """Share of the privacy loss (in rho = 1/(2 sigma^2)) spent on the metrics that ride along."""
+    contribution: str = "gradient"
+    """"gradient": one clipped gradient a customer and round; "training": the clipped delta of a
+    local training from the global model, customer by customer (DP-FedAvg)."""
+    local_steps: int = 5
+    local_learning_rate: float = 0.5
+    sample_rate: float = 0.1
+    """local_dp only: Poisson sampling rate of customers in a local DP-SGD step."""
+
+    def validate(self) -> None:
+        _one_of(self.name, "privacy", ("noise_shares", "local_dp", "none"))
+        _positive(self.epsilon, "privacy.epsilon")
+        _require(self.epsilon <= 100, "privacy.epsilon",
+                 f"{self.epsilon} protects nobody; use privacy=none to say so openly")
+        _require(0 < self.delta < 1e-2, "privacy.delta",
+                 f"must lie between 0 and 0.01 (well below 1/customers), got {self.delta}")
+        _positive(self.clip_norm, "privacy.clip_norm")
+        _require(self.colluders >= 1, "privacy.colluders",
+                 "at least 1: a partner can always subtract its own noise")
+        _require(0 < self.metrics_share < 1, "privacy.metrics_share", "must lie between 0 and 1")
+        _one_of(self.contribution, "privacy.contribution", ("gradient", "training"))
+        _positive(self.local_steps, "privacy.local_steps")
+        _positive(self.local_learning_rate, "privacy.local_learning_rate")
+        _require(0 < self.sample_rate <= 1, "privacy.sample_rate", "must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class EncryptionConfig:
+    name: str = "shared_key"
+    bits: int = 16
+    """Bits of one quantised value."""
+    opening: str = "revealed"
+
+    def validate(self) -> None:
+        _one_of(self.name, "encryption", ("shared_key", "plaintext"))
+        _one_of(self.opening, "encryption.opening", ("revealed",))
+        _require(8 <= self.bits <= 20, "encryption.bits", f"must lie in 8..20, got {self.bits}")
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    name: str = "fedavg"
+    rounds: int = 100
+    quorum: int = 0
+    """Fewest partners that must answer a round; 0 means all of them."""
+    learning_rate: float = 0.3
+    momentum: float = 0.9
+    average_last: float = 0.5
+    """The final model is the mean over this share of the last rounds (0: the last model)."""
+    timeout_s: float = 600.0
+    opener: str = ""
+    """Partner that opens sums; empty: the first by name."""
+
+    def validate(self) -> None:
+        _one_of(self.name, "strategy", ("fedavg",))
+        _positive(self.rounds, "strategy.rounds")
+        _require(self.rounds <= 100_000, "strategy.rounds", "at most 100000")
+        _require(self.quorum >= 0, "strategy.quorum", "must not be negative")
+        _positive(self.learning_rate, "strategy.learning_rate")
+        _require(0 <= self.momentum < 1, "strategy.momentum", "must lie in [0, 1)")
+        _require(0 <= self.average_last <= 1, "strategy.average_last", "must lie in [0, 1]")
+        _positive(self.timeout_s, "strategy.timeout_s")
+
+
+@dataclass(frozen=True)
+class FederationConfig:
+    name: str = "local"
+    partners: list[str] = field(default_factory=list)
+    """Names in the order of the partner map. A simulation fills them in from the table."""
+    workers: int = 2
+    """local only: clients that run at the same time."""
+    sites: dict[str, str] = field(default_factory=dict)
+    """local only: partner -> file of its events; gives the simulation its oracle metrics."""
+
+    def validate(self) -> None:
+        _one_of(self.name, "federation", ("local", "deployment"))
+        _positive(self.workers, "federation.workers")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str = "veilsum"
+    run_name: str | None = None
+
+    def validate(self) -> None:
+        _require(bool(self.uri), "tracking.uri", "must not be empty")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One federation run. ``seed`` reaches splits, model starts and the bootstrap, never noise
+    or keys."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    encryption: EncryptionConfig = field(default_factory=EncryptionConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+
+    def validate(self) -> Config:
+        """Return self, or raise :class:`InvalidConfig` naming the first impossible key."""
+        for group in (self.task, self.model, self.privacy, self.encryption, self.strategy,
+                      self.federation, self.tracking):
+            group.validate()
+        _require(self.seed >= 0, "seed", "must not be negative")
+        partners = self.federation.partners
+        if partners:
+            _require(len(set(partners)) == len(partners), "federation.partners", "has duplicates")
+            _require(self.strategy.quorum <= len(partners), "strategy.quorum",
+                     f"{self.strategy.quorum} is above the cohort of {len(partners)} partners")
+            _require(self.strategy.opener in ("", *partners), "strategy.opener",
+                     f"{self.strategy.opener!r} is not one of {', '.join(partners)}")
+            if self.privacy.name == "noise_shares":
+                _require(self.quorum > self.privacy.colluders, "privacy.colluders",
+                         f"{self.privacy.colluders} of a quorum of {self.quorum} leaves nobody "
+                         "to add noise; use privacy=local_dp or more partners")
+        return self
+
+    @property
+    def quorum(self) -> int:
+        """Fewest answers of a round, with the default filled in."""
+        return self.strategy.quorum or len(self.federation.partners)
+
+    @property
+    def opener(self) -> str:
+        return self.strategy.opener or min(self.federation.partners)
