@@ -53,9 +53,6 @@ class TaskConfig:
     test_snapshot: str = ""
     holdout_fraction: float = 0.2
     """Share of customers kept out of training; a keyed hash of the customer decides."""
-    expected_customers: int = 0
-    """Public estimate of training customers over all partners: the fixed divisor of sums.
-    0 lets a simulation fill in its own (rounded) count."""
     newcomer_partner: str | None = None
     """Simulation only: this partner keeps just ``newcomer_customers`` training customers."""
     newcomer_customers: int = 0
@@ -66,7 +63,6 @@ class TaskConfig:
         _positive(self.horizon_days, "task.horizon_days")
         _require(0 < self.holdout_fraction < 1, "task.holdout_fraction",
                  f"must lie between 0 and 1, got {self.holdout_fraction}")
-        _require(self.expected_customers >= 0, "task.expected_customers", "must not be negative")
         _require(self.newcomer_customers >= 0, "task.newcomer_customers", "must not be negative")
 
 
@@ -162,6 +158,9 @@ class FederationConfig:
     name: str = "local"
     partners: list[str] = field(default_factory=list)
     """Names in the order of the partner map. A simulation fills them in from the table."""
+    customers: dict[str, int] = field(default_factory=dict)
+    """Public estimate of each partner's training customers; their sum is the fixed divisor of
+    every opened sum. A simulation fills in its own counts, rounded to tens."""
     workers: int = 2
     """local only: clients that run at the same time."""
     sites: dict[str, str] = field(default_factory=dict)
@@ -203,7 +202,11 @@ class Config:
             group.validate()
         _require(self.seed >= 0, "seed", "must not be negative")
         partners = self.federation.partners
+        for name, count in self.federation.customers.items():
+            _require(count > 0, f"federation.customers.{name}", f"must be above 0, got {count}")
         if partners:
+            _require(set(self.federation.customers) == set(partners), "federation.customers",
+                     "must give one public estimate for each of " + ", ".join(partners))
             _require(len(set(partners)) == len(partners), "federation.partners", "has duplicates")
             _require(self.strategy.quorum <= len(partners), "strategy.quorum",
                      f"{self.strategy.quorum} is above the cohort of {len(partners)} partners")
@@ -219,6 +222,11 @@ class Config:
     def quorum(self) -> int:
         """Fewest answers of a round, with the default filled in."""
         return self.strategy.quorum or len(self.federation.partners)
+
+    @property
+    def expected_customers(self) -> int:
+        """Public estimate of training customers over all partners."""
+        return sum(self.federation.customers.values())
 
     @property
     def opener(self) -> str:
