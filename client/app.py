@@ -1,0 +1,85 @@
+"""The Flower ClientApp that runs at a partner.
+
+Every exception is turned into one word before it crosses to the server; its text, which may
+name paths or data, goes to this site's log only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client.session import Session
+from client.site import Site
+from encryption.types import Refused
+from strategies import layout
+
+log = logging.getLogger("veilsum.client")
+app = ClientApp()
+
+_MOST_SESSIONS = 64
+_sessions: OrderedDict[tuple[str, Site], Session] = OrderedDict()
+_opening: dict[tuple[str, Site], Lock] = {}
+_sessions_lock = Lock()
+
+
+@app.query("join")
+def join(message: Message, context: Context) -> Message:
+    """Say which partner this is and which key it holds."""
+
+    def answer(session: Session) -> RecordDict:
+        _, fingerprint = layout.parse_join_request(message.content)
+        if fingerprint != session.agreement.parameters.fingerprint:
+            raise Refused("the request's encryption parameters differ from this site's")
+        return layout.join_reply(session.join())
+
+    return _answer(message, context, answer)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Contribute to one round: train, clip, add the noise share, encrypt."""
+    return _answer(message, context, lambda session: layout.train_reply(
+        session.contribute(layout.parse_train_request(message.content))))
+
+
+@app.query("open")
+def open_sum(message: Message, context: Context) -> Message:
+    """Open the sum of a round, at the partner that the run names as its opener."""
+    return _answer(message, context, lambda session: layout.open_reply(
+        session.open_sum(layout.parse_open_request(message.content))))
+
+
+def _answer(
+    message: Message, context: Context, work: Callable[[Session], RecordDict]
+) -> Message:
+    try:
+        session = _session(context)
+        with session.lock:
+            content = work(session)
+    except Exception as error:
+        if isinstance(error, Refused):
+            log.warning("refused: %s", error)
+        else:
+            log.exception("this site could not answer")
+        content = layout.refusal(type(error).__name__)
+    return Message(content, reply_to=message)
+
+
+def _session(context: Context) -> Session:
+    """The run's session; in a process that lives for several messages it is made once."""
+    site = Site.from_node_config(context.node_config)
+    key = (str(context.run_config.get("config", "")), site)
+    with _sessions_lock:
+        opening = _opening.setdefault(key, Lock())
+    with opening:
+        if key not in _sessions:
+            _sessions[key] = Session.start(key[0], site)
+            while len(_sessions) > _MOST_SESSIONS:
+                _sessions.popitem(last=False)
+        return _sessions[key]

@@ -1,0 +1,100 @@
+"""What a partner computes in a round, without Flower, a network or a key: pure sums.
+
+Guarantee: one customer changes each region's sum by at most the region's clip norm; the noise
+is added afterwards, on the integer grid, by the privacy plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conf.schema import Config
+from learning.metrics import score_histograms
+from learning.models import set_flat
+from learning.registry import make_model
+from learning.task import Customers, PartnerData
+from learning.training import customer_deltas, customer_gradients, customer_losses, scores
+from privacy.clipping import clip_and_sum
+from privacy.local_dp import dp_sgd
+from privacy.plan import LOSS_CLIP, PrivacyPlan
+
+Vector = NDArray[np.float64]
+
+
+def training_sums(
+    model_vector: Vector, data: PartnerData, config: Config, plan: PrivacyPlan, partner: str
+) -> Mapping[str, Vector]:
+    """Region name -> this partner's clipped sum: update (d,), histogram (2B,), loss (1,)."""
+    model = make_model(config)
+    set_flat(model, model_vector)
+    return {
+        "update": _update(model, data.train, config, plan, partner),
+        "histogram": _histogram(scores(model, data.validation), data.validation),
+        "loss": _loss_sum(model, data.train),
+    }
+
+
+def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mapping[str, Vector]:
+    """Histograms of customers that never trained: of the final model and of the naive score.
+
+    A partner's local-only model has no place here: it is not private, so even histograms of
+    other customers' scores would tell about those who trained it.
+    """
+    model = make_model(config)
+    set_flat(model, model_vector)
+    return {
+        "histogram_model": _histogram(scores(model, data.heldout), data.heldout),
+        "histogram_naive": _histogram(data.heldout.naive, data.heldout),
+    }
+
+
+def _update(
+    model: torch.nn.Module, train: Customers, config: Config, plan: PrivacyPlan, partner: str
+) -> Vector:
+    privacy = config.privacy
+    if privacy.name == "local_dp":
+        return _local_dp_update(model, train, config, plan, partner)
+    rows: Iterable[NDArray[np.floating]]
+    if privacy.contribution == "training":
+        rows = customer_deltas(model, train, steps=privacy.local_steps,
+                               learning_rate=privacy.local_learning_rate)
+    else:
+        rows = (-gradients for gradients in customer_gradients(model, train))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    clip = plan.region("update").clip_norm
+    return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(size))
+
+
+def _local_dp_update(
+    model: torch.nn.Module, train: Customers, config: Config, plan: PrivacyPlan, partner: str
+) -> Vector:
+    """A DP-SGD delta, weighted by the partner's public share of customers (mean weight 1)."""
+    counts = config.federation.customers
+    delta = dp_sgd(
+        model, train.features, train.targets, train.mask,
+        steps=config.privacy.local_steps,
+        sample_rate=config.privacy.sample_rate,
+        noise_multiplier=plan.local_noise_multiplier,
+        clip_norm=config.privacy.clip_norm,
+        learning_rate=config.privacy.local_learning_rate,
+        expected_customers=counts[partner],
+    )
+    return delta * local_dp_weight(config, partner)
+
+
+def local_dp_weight(config: Config, partner: str) -> float:
+    counts = config.federation.customers
+    return counts[partner] * len(counts) / config.expected_customers
+
+
+def _histogram(score: NDArray[np.floating], customers: Customers) -> Vector:
+    return clip_and_sum(score_histograms(score, customers.targets, customers.mask), 1.0)
+
+
+def _loss_sum(model: torch.nn.Module, customers: Customers) -> Vector:
+    losses = np.nan_to_num(customer_losses(model, customers), nan=0.0, posinf=LOSS_CLIP, neginf=0)
+    return np.array([np.clip(losses, 0.0, LOSS_CLIP).sum(dtype=np.float64)])
