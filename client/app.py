@@ -22,7 +22,7 @@ from strategies import layout
 log = logging.getLogger("veilsum.client")
 app = ClientApp()
 
-_MOST_SESSIONS = 64
+_MOST_SESSIONS = 16
 _sessions: OrderedDict[tuple[str, Site], Session] = OrderedDict()
 _opening: dict[tuple[str, Site], Lock] = {}
 _sessions_lock = Lock()

@@ -20,7 +20,7 @@ from keyholder.guard import OpeningGuard
 from keyholder.keys import SharedKey
 from keyholder.opening import SumOpener
 from keyholder.sealer import Sealer
-from learning.registry import make_task
+from learning.registry import load_partner
 from learning.task import PartnerData
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
@@ -54,7 +54,7 @@ class Session:
         key = SharedKey.load(site.key_path)
         if key.fingerprint != agreement.parameters.fingerprint:
             raise Refused("the site's key was made for other encryption parameters")
-        return cls(site, config, agreement, make_task(config).load(site.data_path), key)
+        return cls(site, config, agreement, load_partner(config, site.data_path), key)
 
     def join(self) -> JoinReply:
         return JoinReply(self.site.partner, self.key.key_id)

@@ -17,13 +17,28 @@ CONFIG_DIR = Path(__file__).resolve().parent
 def from_hydra(composed: DictConfig) -> Config:
     """Type-check and validate what Hydra composed. Raises InvalidConfig."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
+        merged = OmegaConf.merge(_schema(), composed)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
-        raise InvalidConfig(key, str(error).splitlines()[0]) from None
+        raise InvalidConfig(key, _first_line(error)) from None
     assert isinstance(config, Config)
     return config.validate()
+
+
+def _schema() -> DictConfig:
+    """The typed tree, writable: OmegaConf takes a frozen dataclass for a read-only node."""
+    tree = OmegaConf.structured(Config)
+    OmegaConf.set_readonly(tree, False)
+    for group in tree:
+        node = tree._get_node(group)
+        if isinstance(node, DictConfig):
+            OmegaConf.set_readonly(node, False)
+    return tree
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def to_json(config: Config) -> str:

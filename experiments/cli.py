@@ -1,0 +1,41 @@
+"""The ``veilsum`` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {
+    "simulate": ("experiments.simulate", "run a federation in this process, on real data"),
+    "newcomer": ("experiments.newcomer", "what joining gives a partner with few customers"),
+    "results": ("experiments.results", "run the comparison of the README and write its table"),
+    "validate-data": ("experiments.validate_data", "check a table before training on it"),
+    "ui": ("experiments.ui", "open the recorded runs in MLflow"),
+}
+
+
+def usage() -> str:
+    verbs = "\n".join(f"  {verb:<15}{text}" for verb, (_, text) in VERBS.items())
+    return (
+        "veilsum: train one model across companies that may not show each other their "
+        "customers' data\n\n"
+        f"usage: veilsum VERB [...]\n\n{verbs}\n\n"
+        "veilsum VERB --help explains one. Start with: veilsum simulate\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 the run failed, 2 what was typed or the data is wrong, 130 stopped."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"veilsum: no verb {verb!r}\n\n{usage()}", end="", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

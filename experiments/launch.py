@@ -1,0 +1,69 @@
+"""Run a Hydra application as a verb: clear messages instead of tracebacks, exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from conf.compose import CONFIG_DIR, from_hydra
+from conf.schema import Config, InvalidConfig
+
+
+def compose_and_run(program: str, argv: list[str], work: Callable[[Config], object]) -> int:
+    """Compose the configuration from ``argv`` and call ``work`` once, or once per point of a
+    ``-m`` sweep. Returns the exit code: 0, 1 the run failed, 2 wrong input, 130 interrupted."""
+    from strategies.cohort import KeysDiffer, TooFewUpdates
+    from strategies.fedavg import OpeningFailed
+
+    ConfigStore.instance().store(name="schema", node=asdict(Config()))
+
+    def composed(config: DictConfig) -> None:
+        work(from_hydra(config))
+
+    application = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR),
+                             config_name="config")(composed)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise here instead of printing and exiting with 1
+    saved, sys.argv = sys.argv, [program, *argv]
+    try:
+        application()
+    except KeyboardInterrupt:
+        print("\nstopped; the MLflow run is marked as killed", file=sys.stderr)
+        return 130
+    except (InvalidConfig, HydraException) as error:
+        print(f"{program}: {_explain(error)}", file=sys.stderr)
+        return 2
+    except (TooFewUpdates, KeysDiffer, OpeningFailed) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        sys.argv = saved
+    return 0
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip()
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None:
+        return text.replace("\n", "\n  ")
+    key = unknown.group(1)
+    close = difflib.get_close_matches(key, _keys(asdict(Config())), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"{key}: no such key.{hint} `veilsum simulate --help` lists them."
+
+
+def _keys(tree: dict[str, object], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, value in tree.items():
+        keys.append(prefix + name)
+        if isinstance(value, dict):
+            keys += _keys(value, f"{prefix}{name}.")
+    return keys
