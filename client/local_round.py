@@ -20,19 +20,20 @@ from learning.task import Customers, PartnerData
 from learning.training import customer_deltas, customer_gradients, customer_losses, scores
 from privacy.clipping import clip_and_sum
 from privacy.local_dp import dp_sgd
-from privacy.plan import LOSS_CLIP, PrivacyPlan
+from privacy.plan import LOSS_CLIP
+from strategies.agreement import Agreement
 
 Vector = NDArray[np.float64]
 
 
 def training_sums(
-    model_vector: Vector, data: PartnerData, config: Config, plan: PrivacyPlan, partner: str
+    model_vector: Vector, data: PartnerData, config: Config, agreement: Agreement, partner: str
 ) -> Mapping[str, Vector]:
     """Region name -> this partner's clipped sum: update (d,), histogram (2B,), loss (1,)."""
     model = make_model(config)
     set_flat(model, model_vector)
     return {
-        "update": _update(model, data.train, config, plan, partner),
+        "update": _update(model, data.train, config, agreement, partner),
         "histogram": _histogram(scores(model, data.validation), data.validation),
         "loss": _loss_sum(model, data.train),
     }
@@ -53,11 +54,11 @@ def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mappin
 
 
 def _update(
-    model: torch.nn.Module, train: Customers, config: Config, plan: PrivacyPlan, partner: str
+    model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
     privacy = config.privacy
     if privacy.name == "local_dp":
-        return _local_dp_update(model, train, config, plan, partner)
+        return _local_dp_update(model, train, config, agreement, partner)
     rows: Iterable[NDArray[np.floating]]
     if privacy.contribution == "training":
         rows = customer_deltas(model, train, steps=privacy.local_steps,
@@ -65,30 +66,24 @@ def _update(
     else:
         rows = (-gradients for gradients in customer_gradients(model, train))
     size = sum(parameter.numel() for parameter in model.parameters())
-    clip = plan.region("update").clip_norm
+    clip = agreement.training.region("update").clip_norm
     return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(size))
 
 
 def _local_dp_update(
-    model: torch.nn.Module, train: Customers, config: Config, plan: PrivacyPlan, partner: str
+    model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
     """A DP-SGD delta, weighted by the partner's public share of customers (mean weight 1)."""
-    counts = config.federation.customers
     delta = dp_sgd(
         model, train.features, train.targets, train.mask,
         steps=config.privacy.local_steps,
         sample_rate=config.privacy.sample_rate,
-        noise_multiplier=plan.local_noise_multiplier,
+        noise_multiplier=agreement.training.local_noise_multiplier,
         clip_norm=config.privacy.clip_norm,
         learning_rate=config.privacy.local_learning_rate,
-        expected_customers=counts[partner],
+        expected_customers=config.federation.customers[partner],
     )
-    return delta * local_dp_weight(config, partner)
-
-
-def local_dp_weight(config: Config, partner: str) -> float:
-    counts = config.federation.customers
-    return counts[partner] * len(counts) / config.expected_customers
+    return delta * agreement.weights[partner]
 
 
 def _histogram(score: NDArray[np.floating], customers: Customers) -> Vector:

@@ -114,7 +114,8 @@ class Session:
         plan = self.agreement.plan(request.kind)
         sums: Mapping[str, NDArray[np.float64]]
         if request.kind == "train":
-            sums = training_sums(request.model, self.data, self.config, plan, self.site.partner)
+            sums = training_sums(
+                request.model, self.data, self.config, self.agreement, self.site.partner)
         else:
             sums = test_sums(request.model, self.data, self.config)
         return plan.quantise(sums, NoiseSource())

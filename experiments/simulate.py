@@ -1,4 +1,4 @@
-"""``veilsum simulate``: a whole federation in one process, through the very apps of a deployment."""
+"""``veilsum simulate``: a federation in one process, through the very apps of a deployment."""
 
 from __future__ import annotations
 

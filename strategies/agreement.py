@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from conf.schema import Config, InvalidConfig
@@ -21,6 +22,10 @@ class Agreement:
 
     parameters: Parameters
     partners: tuple[str, ...]
+    weights: Mapping[str, float]
+    """Partner -> its part of the divisor of an opened update. Public: an estimate of customers
+    where sums of customers are opened; their share (mean 1) where each partner sends a model
+    difference of its own (local_dp), which it multiplies by the same weight."""
     training: PrivacyPlan
     test: PrivacyPlan
 
@@ -29,7 +34,11 @@ class Agreement:
         """Raises InvalidConfig, by the key to change, when no such run is possible."""
         partners = tuple(config.federation.partners)
         update_size = get_flat(make_model(config)).size
-        customers_bound = max(config.federation.customers.values())
+        customers = config.federation.customers
+        mean = config.expected_customers / len(partners)
+        own_models = config.privacy.name == "local_dp"
+        weights = {name: customers[name] / (mean if own_models else 1) for name in partners}
+        customers_bound = max(customers.values())
         try:
             parameters = choose_parameters(
                 config.encryption.name, len(partners), config.encryption.bits)
@@ -44,7 +53,11 @@ class Agreement:
             raise InvalidConfig("encryption.bits", str(error)) from None
         except PlanImpossible as error:
             raise InvalidConfig(error.key, str(error)) from None
-        return cls(parameters, partners, training, test)
+        return cls(parameters, partners, weights, training, test)
+
+    def divisor(self, partners: tuple[str, ...]) -> float:
+        """What the opened sum of these partners is divided by."""
+        return sum(self.weights[name] for name in partners)
 
     def plan(self, kind: str) -> PrivacyPlan:
         if kind not in ("train", "test"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -253,7 +254,7 @@ def _indexes(head: ConfigRecord, key: str) -> tuple[int, ...]:
         raise Refused(f"the message's {key} is not a list")
     if any(not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in value):
         raise Refused(f"the message's {key} holds something else than indexes")
-    if any(a >= b for a, b in zip(value, value[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(value)):
         raise Refused(f"the message's {key} is not ascending")
     return tuple(value)
 

@@ -1,0 +1,194 @@
+"""The Flower ServerApp that runs at the operator: from one configuration to one recorded run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+from conf.compose import from_json
+from conf.schema import Config
+from encryption.accumulator import blocks_needed
+from learning.models import get_flat, set_flat
+from learning.registry import make_model, make_task
+from learning.results import Comparison, Estimate, RunResult
+from server.figures import epsilon_over_rounds, gain_per_partner, learning_curve
+from server.oracle import Oracle
+from server.progress import Progress
+from server.released import ReleasedMetrics
+from server.tracking import DatasetDescription, RunTracker, result_metrics
+from server.trust import trust_statement
+from strategies.agreement import Agreement
+from strategies.cohort import Cohort, join
+from strategies.fedavg import EncryptedFedAvg, RoundReport, Rules
+from strategies.optimiser import ServerState
+
+log = logging.getLogger("veilsum")
+app = ServerApp()
+_RESULT = "veilsum.result"
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation of the run config's ``config``; leave the result in the context."""
+    result = run_federation(from_json(str(context.run_config["config"])), grid)
+    context.state[_RESULT] = ConfigRecord({"json": json.dumps(asdict(result))})
+
+
+def read_result(context: Context) -> RunResult:
+    """The result that :func:`main` left in its context."""
+    record = context.state[_RESULT]
+    fields = json.loads(str(record["json"]))
+    rows = tuple(
+        Comparison(**{key: Estimate(**value) if isinstance(value, dict) else value
+                      for key, value in row.items()})
+        for row in fields.pop("comparisons")
+    )
+    return RunResult(comparisons=rows, **fields)
+
+
+@dataclass
+class _Run:
+    """What the rounds leave behind for the end of the run."""
+
+    config: Config
+    agreement: Agreement
+    tracker: RunTracker
+    progress: Progress
+    oracle: Oracle | None
+    released: ReleasedMetrics = field(default_factory=ReleasedMetrics)
+    history: list[dict[str, float]] = field(default_factory=list)
+    upload_bytes: float = 0.0
+
+    def on_round(self, report: RoundReport) -> None:
+        """Log one round at its step: what is released, what it cost, what an oracle sees."""
+        began = time.perf_counter()
+        plan = self.agreement.training
+        divisor = self.config.expected_customers
+        parameters = report.state.model.size
+        metrics = {
+            **self.released.after_round(report.sums, divisor),
+            "privacy/epsilon": plan.epsilon(report.round),
+            "privacy/epsilon_if_key_leaks": plan.epsilon_if_key_leaks(report.round),
+            "encryption/upload_bytes_per_parameter": report.upload_bytes / parameters,
+            "cohort/answered": float(len(report.answered)),
+            "cohort/refused": float(len(report.refused)),
+        }
+        if self.oracle is not None:
+            metrics |= self.oracle.validate(report.state.model)
+        metrics |= {f"time/{name}_s": value for name, value in report.seconds.items()}
+        metrics["time/evaluate_s"] = time.perf_counter() - began
+        self.upload_bytes = report.upload_bytes
+        self.history.append(metrics)
+        self.tracker.log_round(report.round, metrics)
+        self.progress.round(report.round, metrics)
+
+
+def run_federation(config: Config, grid: Grid) -> RunResult:
+    """Join, train, release the test, record. Raises InvalidConfig, TooFewUpdates, KeysDiffer,
+    OpeningFailed; MLflow then shows the run as failed, or killed on Ctrl-C."""
+    began = time.perf_counter()
+    agreement = Agreement.of(config)
+    tags = trust_statement(config) | {
+        f"privacy.{key}": str(value) for key, value in agreement.training.describe().items()}
+    dataset = DatasetDescription(**make_task(config).describe())
+    with (RunTracker.start(config, dataset=dataset, tags=tags) as tracker,
+          Progress(config.strategy.rounds) as progress):
+        progress.stage("connecting partners")
+        run = secrets.token_hex(16)
+        cohort = join(grid, agreement.partners, config.quorum, run,
+                      agreement.parameters.fingerprint, config.strategy.timeout_s)
+        work = _Run(config, agreement, tracker, progress, Oracle.of(config))
+        final, released = _train_and_test(work, cohort, run, grid)
+        return _finish(work, final, released, began)
+
+
+def _train_and_test(
+    work: _Run, cohort: Cohort, run: str, grid: Grid
+) -> tuple[np.ndarray, dict[str, float]]:
+    config = work.config
+
+    def strategy(kind: str) -> EncryptedFedAvg:
+        layout = work.agreement.layout(kind)
+        rules = Rules(
+            run=run, parameters=work.agreement.parameters, blocks=blocks_needed(layout),
+            values=work.agreement.plan(kind).total_size, quorum=config.quorum,
+            opener=config.opener, timeout_s=config.strategy.timeout_s)
+        return EncryptedFedAvg(rules, cohort, config.strategy, work.agreement.plan(kind).dequantise,
+                               work.agreement.divisor, work.on_round)
+
+    start = ArrayRecord({"model": Array(get_flat(make_model(config)))})
+    result = strategy("train").start(grid, start, config.strategy.rounds)
+    final = result.arrays["model"].numpy()
+    work.progress.stage("testing on customers that never trained")
+    report = strategy("test").run_round(
+        grid, ServerState.start(final), config.strategy.rounds + 1, "test")
+    return final, work.released.after_test(report.sums)
+
+
+def _finish(
+    work: _Run, final: np.ndarray, released: dict[str, float], began: float
+) -> RunResult:
+    config, agreement = work.config, work.agreement
+    rounds = config.strategy.rounds
+    comparisons: tuple[Comparison, ...] = ()
+    lines: dict[str, float] = {}
+    if work.oracle is not None:
+        work.progress.stage("training each partner alone and all pooled, for comparison")
+        local, pooled = work.oracle.fit_baselines()
+        lines = work.oracle.validate_naive() | work.oracle.validate_baselines(local, pooled)
+        work.progress.stage("comparing on the test period, with bootstrap intervals")
+        comparisons = work.oracle.compare(final, local, pooled)
+    result = RunResult(
+        metric=make_task(config).metric,
+        comparisons=comparisons,
+        released=released,
+        privacy=config.privacy.name,
+        epsilon=max(agreement.training.epsilon(rounds), agreement.test.epsilon(1)),
+        epsilon_if_key_leaks=max(agreement.training.epsilon_if_key_leaks(rounds),
+                                 agreement.test.epsilon_if_key_leaks(1)),
+        delta=config.privacy.delta,
+        encryption=config.encryption.name,
+        rounds=rounds,
+        parameters=final.size,
+        upload_bytes_per_parameter=work.upload_bytes / final.size,
+        seconds=time.perf_counter() - began,
+        mlflow_run_id=work.tracker.run_id,
+        tracking_uri=config.tracking.uri,
+    )
+    work.progress.stage("recording the model and figures")
+    model = make_model(config)
+    set_flat(model, final)
+    example = np.zeros((1, 1, len(make_task(config).feature_names)), np.float32)
+    work.tracker.finish(
+        result_metrics(result) | lines, _figures(work, comparisons, lines), model, example,
+        f"veilsum-{config.task.name}-{config.model.name}")
+    return result
+
+
+def _figures(
+    work: _Run, comparisons: tuple[Comparison, ...], lines: dict[str, float]
+) -> dict[str, object]:
+    rounds = list(range(1, len(work.history) + 1))
+
+    def column(name: str) -> list[float] | None:
+        return [row[name] for row in work.history] if name in work.history[0] else None
+
+    figures: dict[str, object] = {
+        "learning_curve": learning_curve(
+            rounds, column("val/auc"), column("oracle/val/auc"),
+            lines.get("oracle/val/auc_naive"), lines.get("oracle/val/auc_local"),
+            lines.get("oracle/val/auc_pooled")),
+        "epsilon_over_rounds": epsilon_over_rounds(
+            rounds, column("privacy/epsilon"), column("privacy/epsilon_if_key_leaks"),
+            work.config.privacy.epsilon),
+    }
+    if comparisons:
+        figures["gain_per_partner"] = gain_per_partner(comparisons)
+    return figures

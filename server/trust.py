@@ -1,0 +1,31 @@
+"""The trust that a run asks for, in words: for its tags, its log and the README."""
+
+from __future__ import annotations
+
+from conf.schema import Config
+
+UNIT = "one customer, added or removed (all records of the customer)"
+
+_SUITES = {
+    "shared_key": "Partners share one secret key; the operator has none. No partner may collude "
+    "with the operator: together they could open a single partner's update.",
+    "plaintext": "No encryption: the operator can read every update.",
+}
+_PRIVACY = {
+    "noise_shares": "The sum is private; one partner's update alone has only its share of the "
+    "noise. Protected against {colluders} partner(s) that reveal their noise.",
+    "local_dp": "Every update is private on its own, whoever reads it.",
+    "none": "No differential privacy: the model may reveal customers.",
+}
+
+
+def trust_statement(config: Config) -> dict[str, str]:
+    """Tags of a run: suite, opening, unit, and who must not collude with whom."""
+    privacy = _PRIVACY[config.privacy.name].format(colluders=config.privacy.colluders)
+    return {
+        "suite": config.encryption.name,
+        "opening": config.encryption.opening,
+        "privacy": config.privacy.name,
+        "unit": UNIT,
+        "trust": f"{_SUITES[config.encryption.name]} {privacy}",
+    }
