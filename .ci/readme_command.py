@@ -1,0 +1,11 @@
+"""Print the shell command that the README gives under a marker: <!-- command: NAME -->."""
+
+import re
+import sys
+from pathlib import Path
+
+text, name = Path(sys.argv[1]).read_text(), sys.argv[2]
+found = re.search(rf"<!-- command: {re.escape(name)} -->\s*```(?:bash|sh|shell)\n(.+?)\n```", text, re.S)
+if found is None:
+    sys.exit(f"{sys.argv[1]} has no command {name!r}")
+print(found.group(1))

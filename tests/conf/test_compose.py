@@ -1,0 +1,88 @@
+"""Every configuration composes, and every impossible one is refused by name."""
+
+import itertools
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+
+from conf.compose import CONFIG_DIR, from_hydra, from_json, to_json
+from conf.schema import Config, InvalidConfig
+
+GROUPS = ("task", "model", "privacy", "encryption", "strategy", "federation", "tracking")
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (Path(CONFIG_DIR) / group).glob("*.yaml"))
+
+
+def _compose(*overrides: str) -> Config:
+    ConfigStore.instance().store(name="schema", node=asdict(Config()))
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        return from_hydra(compose(config_name="config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(
+    "override", [f"{group}={name}" for group in GROUPS for name in _options(group)])
+def test_every_option_composes(override: str) -> None:
+    config = _compose(override)
+    group, name = override.split("=")
+    assert getattr(getattr(config, group), "name", name) == name
+
+
+def test_pairs_of_privacy_and_encryption_compose() -> None:
+    for privacy, suite in itertools.product(_options("privacy"), _options("encryption")):
+        config = _compose(f"privacy={privacy}", f"encryption={suite}")
+        assert (config.privacy.name, config.encryption.name) == (privacy, suite)
+
+
+def test_yaml_hides_no_key_of_the_schema() -> None:
+    for group in GROUPS:
+        for name in _options(group):
+            composed = asdict(_compose(f"{group}={name}"))[group]
+            assert set(composed) == set(asdict(Config())[group])
+
+
+def test_json_round_trip() -> None:
+    config = _compose("privacy.epsilon=1.5", "strategy.rounds=7")
+    assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize(("override", "key"), [
+    ("privacy.epsilon=-1", "privacy.epsilon"),
+    ("privacy.epsilon=.nan", "privacy.epsilon"),
+    ("privacy.epsilon=1000", "privacy.epsilon"),
+    ("privacy.delta=1", "privacy.delta"),
+    ("privacy.clip_norm=0", "privacy.clip_norm"),
+    ("privacy.colluders=0", "privacy.colluders"),
+    ("privacy.contribution=all", "privacy.contribution"),
+    ("privacy.sample_rate=2", "privacy.sample_rate"),
+    ("encryption.bits=40", "encryption.bits"),
+    ("encryption.opening=sealed", "encryption.opening"),
+    ("strategy.rounds=0", "strategy.rounds"),
+    ("strategy.quorum=-1", "strategy.quorum"),
+    ("strategy.momentum=1", "strategy.momentum"),
+    ("strategy.rounds=many", "strategy.rounds"),
+    ("task.holdout_fraction=1", "task.holdout_fraction"),
+    ("seed=-1", "seed"),
+])
+def test_impossible_values_are_refused_by_key(override: str, key: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        _compose(override)
+    assert caught.value.key == key
+
+
+def test_quorum_above_the_cohort_is_refused() -> None:
+    text = ('{"federation": {"partners": ["a", "b", "c"], "customers": {"a": 1, "b": 1, "c": 1}},'
+            ' "strategy": {"quorum": 4}}')
+    with pytest.raises(InvalidConfig, match=r"strategy\.quorum: 4 is above the cohort of 3"):
+        from_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{", '{"unknown": 1}', '{"privacy": {"x": 1}}',
+                                  '{"privacy": 3}', '{"seed": "x"}', '{"task": null}'])
+def test_configurations_from_others_raise_only_invalid_config(text: str) -> None:
+    with pytest.raises(InvalidConfig):
+        from_json(text)
