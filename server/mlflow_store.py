@@ -1,0 +1,136 @@
+"""Opening an MLflow store: addresses checked early, in silence, artifacts beside the database."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from conf.schema import InvalidConfig
+from server.tracking_names import slug
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_PROBE_TIMEOUT_S = 5.0
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_CURE = "use tracking.uri=sqlite:///mlflow.db or the address of an MLflow server"
+
+
+def quiet_mlflow() -> None:
+    """Keep MLflow from writing on the terminal and from sending usage statistics.
+
+    What the user set in the environment wins.
+    """
+    for name, value in {
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Both come from MLflow's own classes while they load: a loader that SQLAlchemy 2.1
+    # deprecates, and a type hint of its chat interface.
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of an ``sqlite:///`` address, else None."""
+    match = re.match(r"^sqlite(?:\+\w+)?:///(?P<path>[^?]+)", uri)
+    return Path(match["path"]) if match else None
+
+
+def check_uri(uri: str) -> None:
+    """Raise InvalidConfig for an address that cannot work; cheap, before MLflow is loaded."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        _check_server(uri)
+    elif parts.scheme == "sqlite" or parts.scheme.startswith("sqlite+"):
+        _check_sqlite(uri)
+    elif parts.scheme.partition("+")[0] not in _DATABASES:
+        shown = parts.scheme or "a folder"
+        raise InvalidConfig("tracking.uri", f"{shown} is no store that MLflow keeps up; {_CURE}")
+
+
+def _check_sqlite(uri: str) -> None:
+    path = sqlite_file(uri)
+    if path is None:
+        raise InvalidConfig("tracking.uri", f"an sqlite address names a file; {_CURE}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InvalidConfig("tracking.uri", f"there is no folder {folder}; create it, or {_CURE}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InvalidConfig("tracking.uri", f"{path} cannot be written; {_CURE}")
+    if path.is_dir():
+        raise InvalidConfig("tracking.uri", f"{path} is a folder; name a file in it")
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head and head != b"SQLite format 3\x00":
+            raise InvalidConfig("tracking.uri", f"{path} is another kind of file; {_CURE}")
+
+
+def _check_server(uri: str) -> None:
+    """Any answer counts: a server that asks for a login is there."""
+    try:
+        request = urllib.request.Request(uri.rstrip("/") + "/health")  # noqa: S310 http(s) only
+        urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        error.close()
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(
+            "tracking.uri",
+            f"no MLflow server answers at {_without_login(uri)} ({type(error).__name__}); "
+            "start it, or use tracking.uri=sqlite:///mlflow.db",
+        ) from None
+
+
+def _without_login(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client on a checked address. Raises InvalidConfig when the store refuses."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (MlflowException, ImportError, OSError) as error:
+        cure = _CURE
+        if "out-of-date" in str(error):
+            cure = "another version of MLflow made it: run `mlflow db upgrade`, or name a new file"
+        raise InvalidConfig(
+            "tracking.uri", f"MLflow cannot open it ({type(error).__name__}); {cure}"
+        ) from None
+
+
+def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Id of the experiment, made on first use; an sqlite file gets ``mlartifacts/`` beside it."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        file = sqlite_file(uri)
+        root = file and (file.resolve().parent / "mlartifacts" / slug(name)).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=root))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another run was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise InvalidConfig("tracking.experiment", f"{name!r} was deleted in MLflow; restore it "
+                            "there, or choose another name")
+    return str(found.experiment_id)

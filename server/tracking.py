@@ -1,0 +1,314 @@
+"""One federation, one MLflow run: written from a thread of its own, so that rounds never wait.
+
+MLflow takes seconds to load and to make its first database, and a tracking server may be slow or
+gone for a while; a federation has spent privacy by then and must not fail over a chart.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from conf.schema import Config
+from server.mlflow_store import check_uri, open_client, open_experiment, quiet_mlflow
+from server.tracking_names import (
+    DatasetDescription,
+    config_tags,
+    default_run_name,
+    finite_only,
+    flat_params,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from torch import nn
+
+_log = logging.getLogger(__name__)
+_LARGEST_BATCH = 100
+"""Metrics and tags in one request: MLflow takes 1000 metrics, but only 100 tags."""
+_CLOSE_TIMEOUT_S = 60.0
+
+
+class TrackingFailed(RuntimeError):
+    """The store stopped taking what the run measured."""
+
+
+class _Point(NamedTuple):
+    name: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+class _Tag(NamedTuple):
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
+class _Session:
+    client: MlflowClient
+    experiment_id: str
+    run_id: str
+
+
+@dataclass
+class RunTracker:
+    """Context manager over one MLflow run; make it with :meth:`start`.
+
+    Guarantees: ``log_round`` never waits for MLflow; what was logged is kept when the block ends
+    by an exception (status FAILED, tag ``error`` with the type alone, because a message may
+    quote data) or by Ctrl-C (KILLED); rounds appear in the order of the calls, usually within
+    a tenth of a second. A write that fails is tried again with the next one.
+    """
+
+    _uri: str
+    _worker: ThreadPoolExecutor
+    _session: Future[_Session]
+    _pending: deque[_Point | _Tag] = field(default_factory=deque)
+    _step: int = 0
+    _failure: Exception | None = None
+    _finished: bool = False
+
+    @classmethod
+    def start(cls, config: Config, *, dataset: DatasetDescription,
+              tags: Mapping[str, str] | None = None) -> RunTracker:
+        """Begin a run in the background. Raises InvalidConfig for an unusable ``tracking.uri``.
+
+        What only MLflow can find out (a database of another version, a deleted experiment)
+        raises InvalidConfig from the first call after this one.
+        """
+        check_uri(config.tracking.uri)
+        quiet_mlflow()
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        session = worker.submit(_open_run, config, dataset, dict(tags or {}))
+        return cls(config.tracking.uri, worker, session)
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run; waits until the store is open."""
+        return self._session.result().run_id
+
+    def log_round(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log one round at its step, in one request. Values that are not finite become tags."""
+        self._raise_failed_start()
+        self._queue(step, metrics)
+        self._worker.submit(self._flush)
+
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag on the run, for example the name of a refused partner."""
+        self._raise_failed_start()
+        self._pending.append(_Tag(key, value))
+        self._worker.submit(self._flush)
+
+    def finish(self, metrics: Mapping[str, float], figures: Mapping[str, Figure],
+               model: nn.Module | None = None, input_example: np.ndarray | None = None,
+               registered_name: str = "", texts: Mapping[str, str] | None = None) -> None:
+        """Log the end of the run and mark it FINISHED.
+
+        End metrics stand at the last round's step. ``figures`` become ``figures/<name>.png``,
+        ``texts`` files at the top. Of ``input_example`` only shape and dtype are stored, never
+        values. Raises TrackingFailed if the store did not take everything.
+        """
+        self._queue(self._step, metrics)
+        self._worker.submit(self._finish, dict(figures), dict(texts or {})).result()
+        if model is not None:
+            if input_example is None:
+                raise ValueError("a model is stored together with an input_example")
+            session = self._session.result()
+            self._worker.submit(
+                _log_model, session, model, input_example, registered_name, self._step
+            ).result()
+        self._worker.submit(self._terminate, "FINISHED").result()
+        self._finished = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            if self._finished or (self._session.done() and self._session.exception()):
+                return
+            if kind is None:
+                self._worker.submit(self._terminate, "FINISHED").result()
+                return
+            status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+            if status == "FAILED":
+                self._pending.append(_Tag("error", kind.__name__))
+            closing = self._worker.submit(self._terminate, status)
+            try:
+                closing.result(timeout=_CLOSE_TIMEOUT_S)
+            except Exception as failure:  # the block's own exception matters more
+                _log.warning("MLflow did not take the end of the run (%s)", type(failure).__name__)
+        finally:
+            self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _raise_failed_start(self) -> None:
+        if self._session.done():
+            self._session.result()
+
+    def _queue(self, step: int, metrics: Mapping[str, float]) -> None:
+        now_ms = int(time.time() * 1000)
+        shown, rest = finite_only(metrics)
+        self._step = max(self._step, step)
+        self._pending.extend(_Point(name, value, now_ms, step) for name, value in shown.items())
+        self._pending.extend(_Tag(*item) for item in rest.items())
+
+    def _flush(self) -> None:
+        """Write what is pending, in order; on failure keep it and say so once."""
+        from mlflow.entities import Metric, RunTag
+
+        session = self._session.result()
+        while self._pending:
+            count = min(len(self._pending), _LARGEST_BATCH)
+            batch = [self._pending[index] for index in range(count)]
+            tags = dict(item for item in batch if isinstance(item, _Tag))
+            try:
+                session.client.log_batch(
+                    session.run_id,
+                    metrics=[Metric(*item) for item in batch if isinstance(item, _Point)],
+                    tags=[RunTag(*item) for item in tags.items()],
+                )
+            except Exception as error:
+                if self._failure is None:
+                    _log.warning("MLflow does not answer (%s); rounds are kept and sent later",
+                                 type(error).__name__)
+                self._failure = error
+                return
+            self._failure = None
+            for _ in range(count):
+                self._pending.popleft()
+
+    def _finish(self, figures: dict[str, Figure], texts: dict[str, str]) -> None:
+        self._flush_or_raise()
+        session = self._session.result()
+        for name, figure in figures.items():
+            session.client.log_figure(session.run_id, figure, f"figures/{name}.png",
+                                      save_kwargs={"dpi": 160})
+        for name, text in texts.items():
+            session.client.log_text(session.run_id, text, name)
+
+    def _terminate(self, status: str) -> None:
+        session = self._session.result()
+        try:
+            self._flush_or_raise()
+        finally:
+            session.client.set_terminated(session.run_id, status=status)
+
+    def _flush_or_raise(self) -> None:
+        self._flush()
+        if self._pending:
+            raise TrackingFailed(
+                f"MLflow stopped taking metrics ({type(self._failure).__name__}); check the disk "
+                "or the server behind tracking.uri. The run's model and ledger are not affected."
+            )
+
+
+def _open_run(config: Config, dataset: DatasetDescription, tags: dict[str, str]) -> _Session:
+    client = open_client(config.tracking.uri)
+    from mlflow.entities import DatasetInput, Param
+
+    experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
+    tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
+            **config_tags(config), **tags}
+    run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
+    run_id = str(run.info.run_id)
+    if config.tracking.run_name is None:
+        client.update_run(run_id, name=default_run_name(config, run_id))
+    params = [Param(key, value) for key, value in flat_params(config).items()]
+    client.log_batch(run_id, params=params)
+    client.log_inputs(run_id, datasets=[DatasetInput(_dataset_entity(dataset), tags=[])])
+    return _Session(client, experiment_id, run_id)
+
+
+def _dataset_entity(dataset: DatasetDescription) -> Any:
+    """As MLflow's MetaDataset: where the data is from and which columns, not one value of it."""
+    from mlflow.entities import Dataset
+
+    is_address = dataset.source.startswith(("http://", "https://"))
+    columns = [{"name": name, "type": "double", "required": True} for name in dataset.features]
+    return Dataset(
+        name=dataset.name,
+        digest=dataset.digest[:36],
+        source_type="http" if is_address else "package",
+        source=json.dumps({"url" if is_address else "name": dataset.source}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"partners": ", ".join(dataset.partners)}),
+    )
+
+
+def _version_tags() -> dict[str, str]:
+    """Version of this code, and the commit when it runs from a checkout."""
+    tags: dict[str, str] = {}
+    try:
+        tags["veilsum.version"] = version("veilsum")
+    except PackageNotFoundError:
+        tags["veilsum.version"] = "not installed"
+    git = shutil.which("git")
+    if git is not None:
+        asked = subprocess.run(  # noqa: S603 fixed arguments
+            [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True,
+            text=True, check=False, timeout=5)
+        if asked.returncode == 0:
+            tags["mlflow.source.git.commit"] = asked.stdout.strip()
+    return tags
+
+
+def _log_model(session: _Session, model: nn.Module, example: np.ndarray, registered_name: str,
+               step: int) -> None:
+    """Store the model so that ``mlflow.pytorch.load_model`` loads it for batches of any size."""
+    import mlflow.pytorch
+    import torch
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, infer_signature
+
+    # Two rows: an export from one row accepts only single rows. Zeros: no customer's values.
+    blank = np.zeros((2, *example.shape[1:]), example.dtype)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        signature = infer_signature(blank, model(torch.from_numpy(blank)).numpy())
+    logged = session.client.create_logged_model(
+        session.experiment_id, name="model", source_run_id=session.run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        mlflow.pytorch.save_model(
+            model, str(path), signature=signature, input_example=blank,
+            mlflow_model=Model(run_id=session.run_id, model_id=logged.model_id),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}"
+                              for name in ("mlflow", "torch", "numpy")])
+        session.client.log_model_artifacts(logged.model_id, str(path))
+    model.train(was_training)
+    session.client.finalize_logged_model(logged.model_id, "READY")
+    session.client.log_outputs(session.run_id, [LoggedModelOutput(logged.model_id, step)])
+    if registered_name:
+        _register(session, logged.model_id, registered_name)
+
+
+def _register(session: _Session, model_id: str, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        session.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            raise
+    logged = session.client.get_logged_model(model_id)
+    session.client.create_model_version(
+        name, source=logged.artifact_location, run_id=session.run_id, model_id=model_id)

@@ -1,0 +1,149 @@
+"""Every name that a run carries in MLflow, in one place: two runs compare by equal names.
+
+Nothing here talks to MLflow. Guarantee of :func:`flat_params`: no path of a site, no tracking
+address (it may hold a password), no data.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from conf.schema import Config
+from learning.results import Comparison, Estimate, RunResult
+
+LONGEST_PARAM = 500
+"""Characters of one logged value: the least that any MLflow server accepts."""
+
+TRUST = {
+    "shared_key": "Partners hold one key; the server sees only the opened sum. "
+    "Trust: no partner colludes with the server.",
+    "plaintext": "No encryption: the server reads every partner's update. "
+    "A baseline, not a protection.",
+}
+UNIT = "one customer, all records of it (neighbours: add or remove one customer)"
+
+_HIDDEN = ("tracking.", "federation.sites")
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What a run trained on, in words that may leave the partners: no rows, no counts.
+
+    ``source`` is an address or the name of a package; ``digest`` identifies the version.
+    """
+
+    name: str
+    source: str
+    digest: str
+    partners: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+def slug(text: str) -> str:
+    """``text`` as one MLflow name: a slash would open a folder, other marks are refused."""
+    return re.sub(r"[^\w.\- ]", "_", text.strip()).replace(" ", "_") or "_"
+
+
+def flat_params(config: Config) -> dict[str, str]:
+    """The resolved config as ``group.key -> text``, at most LONGEST_PARAM characters each."""
+    flat: dict[str, str] = {}
+    for group, values in asdict(config).items():
+        if not isinstance(values, dict):
+            flat[group] = str(values)
+            continue
+        for key, value in values.items():
+            name = f"{group}.{key}"
+            if not name.startswith(_HIDDEN):
+                flat[name] = _shorten(_text(name, value))
+    return flat
+
+
+def _text(name: str, value: object) -> str:
+    if name == "task.path":
+        return "bundled" if value is None else "own table"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= LONGEST_PARAM:
+        return text
+    return f"{text[: LONGEST_PARAM - 40]}... ({len(text)} characters)"
+
+
+def config_tags(config: Config) -> dict[str, str]:
+    """What a reader must know about a run before comparing it."""
+    return {
+        "suite": config.encryption.name,
+        "opening": config.encryption.opening,
+        "trust": TRUST.get(config.encryption.name, "see SECURITY.md"),
+        "privacy": config.privacy.name,
+        "privacy.unit": UNIT if config.privacy.name != "none" else "none: not private",
+    }
+
+
+def default_run_name(config: Config, run_id: str) -> str:
+    """For example ``retail_repeat-logistic-noise_shares-eps3-shared_key-1f03ac``."""
+    epsilon = [] if config.privacy.name == "none" else [f"eps{config.privacy.epsilon:g}"]
+    return "-".join([config.task.name, config.model.name, config.privacy.name, *epsilon,
+                     config.encryption.name, run_id[:6]])
+
+
+def registered_name(config: Config) -> str:
+    """Name in the model registry: one per question and model, a version per run."""
+    return f"veilsum-{slug(config.task.name)}-{slug(config.model.name)}"
+
+
+def finite_only(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:
+    """(what a chart can show, the rest as text).
+
+    MLflow's database stores an infinite value as 1.8e308, which flattens every chart that holds
+    it; so a value that is not finite is no metric but a tag ``not_finite.<name>``.
+    """
+    shown: dict[str, float] = {}
+    rest: dict[str, str] = {}
+    for name, value in metrics.items():
+        number = float(value)
+        if math.isfinite(number):
+            shown[name] = number
+        else:
+            rest[f"not_finite.{name}"] = str(number)
+    return shown, rest
+
+
+def result_metrics(result: RunResult) -> dict[str, float]:
+    """The end of a run as metrics: ``test/...`` released, ``oracle/test/...`` simulation only.
+
+    The row "all" has no suffix; a partner's row ends in its name, customers that never trained
+    in ``held_out``. Bounds (95%) are logged for the gains. NaN stands for "not computed" and is
+    left out.
+    """
+    metrics = {
+        name if "/" in name else f"test/{name}": value for name, value in result.released.items()
+    }
+    for row in result.comparisons:
+        metrics |= _row_metrics(f"oracle/test/{result.metric}", row)
+    metrics["model/parameters"] = float(result.parameters)
+    metrics["time/total_s"] = result.seconds
+    return {name: float(value) for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _row_metrics(base: str, row: Comparison) -> dict[str, float]:
+    end = "" if row.partner == "all" else f"_{slug(row.partner)}"
+    estimates: dict[str, Estimate] = {
+        f"{base}{end}": row.federated,
+        f"{base}_naive{end}": row.naive,
+        f"{base}_local{end}": row.local,
+        f"{base}_pooled{end}": row.pooled,
+    }
+    metrics = {name: estimate.value for name, estimate in estimates.items()}
+    for other, gain in (("naive", row.gain_over_naive), ("local", row.gain_over_local)):
+        name = f"{base}_gain_over_{other}{end}"
+        metrics |= {name: gain.value, f"{name}_low": gain.low, f"{name}_high": gain.high}
+    return metrics
