@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 text, name = Path(sys.argv[1]).read_text(), sys.argv[2]
-found = re.search(rf"<!-- command: {re.escape(name)} -->\s*```(?:bash|sh|shell)\n(.+?)\n```", text, re.S)
+pattern = rf"<!-- command: {re.escape(name)} -->\s*```(?:bash|sh|shell)\n(.+?)\n```"
+found = re.search(pattern, text, re.S)
 if found is None:
     sys.exit(f"{sys.argv[1]} has no command {name!r}")
 print(found.group(1))
