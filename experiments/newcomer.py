@@ -1,0 +1,94 @@
+"""``veilsum newcomer``: what joining gives a partner that has only a few customers yet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+from conf.schema import Config, InvalidConfig
+from experiments.series import averaged, whole_numbers, with_run
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="veilsum newcomer",
+        description="Cut one partner down to a few training customers and compare the model it "
+        "could train alone with the one it gets by joining the others, on all its test "
+        "customers. Every point is a full federation, recorded in MLflow; the last run holds "
+        "the figure.",
+        epilog="Other arguments are overrides as in `veilsum simulate`, for example "
+        "privacy.epsilon=1 or task.newcomer_partner=area_2.",
+    )
+    parser.add_argument("--customers", type=whole_numbers, default=(10, 25, 50), metavar="N,N",
+                        help="training customers of the newcomer (default 10,25,50)")
+    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
+                        help="seeds of the split to average over (default 0,1,2)")
+    options, overrides = parser.parse_known_args(argv)
+    from experiments.launch import compose_and_run
+
+    return compose_and_run("veilsum newcomer", overrides,
+                           lambda config: _study(config, options.customers, options.seeds))
+
+
+def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments.simulate import simulate
+    from server.figures import NewcomerPoint
+
+    if not all(sizes):
+        raise InvalidConfig("--customers", "a newcomer needs at least one customer")
+    partner = config.task.newcomer_partner or _middle_partner(config)
+    table = Table(title=f"{partner} as a newcomer: test AUC alone and joined, 95% intervals")
+    for heading in ("its customers", "alone", "joined", "gain by joining"):
+        table.add_column(heading, justify="right")
+    points = []
+    for size in sizes:
+        rows = []
+        for seed in seeds:
+            task = replace(config.task, newcomer_partner=partner, newcomer_customers=size)
+            run = with_run(replace(config, task=task), f"newcomer-{partner}-{size}", seed)
+            rows += [row for row in simulate(run).comparisons if row.partner == partner]
+        alone, joined = (averaged([getattr(row, name) for row in rows])
+                         for name in ("local", "federated"))
+        gain = averaged([row.gain_over_local for row in rows])
+        points.append(NewcomerPoint(size, alone, joined))
+        table.add_row(str(size), *(f"{item.value:.3f} [{item.low:.3f}, {item.high:.3f}]"
+                                   for item in (alone, joined)),
+                      f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
+    _record(config, partner, points)
+    Console().print(table)
+
+
+def _middle_partner(config: Config) -> str:
+    """Neither the largest, whose absence would weaken the federation most, nor the smallest,
+    whose few test customers would say little."""
+    import tempfile
+    from pathlib import Path
+
+    from learning.registry import make_task
+
+    with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
+        names = sorted(make_task(config).split_by_partner(Path(folder)))
+    return names[(len(names) - 1) // 2]
+
+
+def _record(config: Config, partner: str, points: list) -> None:  # type: ignore[type-arg]
+    from learning.registry import make_task
+    from server.figures import newcomer
+    from server.tracking import DatasetDescription, RunTracker
+
+    tracking = replace(config.tracking, run_name=f"newcomer-{partner}-summary")
+    dataset = DatasetDescription(**make_task(config).describe())
+    with RunTracker.start(replace(config, tracking=tracking), dataset=dataset) as tracker:
+        for point in points:
+            tracker.log_round(point.customers, {"oracle/test/auc_newcomer": point.joined.value,
+                                                "oracle/test/auc_newcomer_alone":
+                                                    point.alone.value})
+        tracker.finish({}, {"newcomer": newcomer(points)})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

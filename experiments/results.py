@@ -1,0 +1,127 @@
+"""``veilsum results``: the comparison that the README shows, made by one command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from conf.schema import Config, InvalidConfig
+from experiments.series import averaged_row, whole_numbers, with_run
+from learning.results import Comparison, RunResult
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: how customers are protected."""
+
+    label: str
+    overrides: tuple[str, ...]
+
+
+SETTINGS = (
+    Setting("no differential privacy", ("privacy=none",)),
+    *(Setting(f"noise shares, ε={epsilon}", (f"privacy.epsilon={epsilon}",))
+      for epsilon in (1, 3, 8)),
+    *(Setting(f"local DP, ε={epsilon}", ("privacy=local_dp", f"privacy.epsilon={epsilon}"))
+      for epsilon in (1, 3, 8)),
+)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="veilsum results",
+        description="Run every kind of protection over the same seeds and print one Markdown "
+        "table. All runs are recorded in MLflow.",
+        epilog="Other arguments are overrides as in `veilsum simulate` (for example model=mlp).",
+    )
+    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
+                        help="seeds to average over (default 0,1,2)")
+    parser.add_argument("--write", type=Path, metavar="FILE",
+                        help=f"replace what stands between {BEGIN} and {END} in FILE")
+    options, overrides = parser.parse_known_args(argv)
+    from experiments.launch import compose_and_run
+
+    if options.write is not None and not _has_markers(options.write):
+        print(f"veilsum results: {options.write} has no lines {BEGIN} and {END}", file=sys.stderr)
+        return 2
+    collected: list[tuple[str, list[RunResult]]] = []
+    for setting in SETTINGS:
+        results: list[RunResult] = []
+        code = compose_and_run(
+            "veilsum results", [*setting.overrides, *overrides],
+            lambda config, results=results: results.extend(_runs(config, options.seeds)))
+        if code:
+            return code
+        collected.append((setting.label, results))
+    text = markdown(collected)
+    print(text)
+    if options.write is not None:
+        _write(options.write, text)
+    return 0
+
+
+def _runs(config: Config, seeds: tuple[int, ...]) -> list[RunResult]:
+    from experiments.simulate import simulate
+
+    if not seeds:
+        raise InvalidConfig("--seeds", "needs at least one seed")
+    privacy = config.privacy
+    name = privacy.name + ("" if privacy.name == "none" else f"-eps{privacy.epsilon:g}")
+    named = replace(config, tracking=replace(config.tracking, experiment="veilsum-results"))
+    return [simulate(with_run(named, name, seed)) for seed in seeds]
+
+
+def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
+    """Rows: settings; columns: test metric of all, of held-out customers, of the smallest
+    partner; and the paired gains. The baselines stand above, once: they do not depend on ε."""
+    first = collected[0][1][0]
+    smallest = min((row for row in first.comparisons if row.partner not in ("all", "held out")),
+                   key=lambda row: row.customers).partner
+    groups = ("all", "held out", smallest)
+    lines = [f"| test {first.metric.upper()}, mean of {len(collected[0][1])} seeds | all | "
+             f"held-out customers | smallest partner ({smallest}) | gain over naive (all) | "
+             "gain over alone (all) | ε if the key leaks |",
+             "|---|---|---|---|---|---|---|"]
+    base = {group: _row(collected[0][1], group) for group in groups}
+    for label, name in (("naive: frequency rank", "naive"), ("each partner alone, no privacy",
+                        "local"), ("all data pooled, no privacy", "pooled")):
+        cells = " | ".join(_cell(getattr(base[group], name)) for group in groups)
+        lines.append(f"| {label} | {cells} | | | |")
+    for label, results in collected:
+        rows = {group: _row(results, group) for group in groups}
+        cells = " | ".join(_cell(rows[group].federated) for group in groups)
+        leak = results[0].epsilon_if_key_leaks
+        lines.append(f"| **federated**, {label} | {cells} | "
+                     f"{_cell(rows['all'].gain_over_naive, signed=True)} | "
+                     f"{_cell(rows['all'].gain_over_local, signed=True)} | "
+                     f"{leak:.1f} |")
+    return "\n".join(lines)
+
+
+def _row(results: list[RunResult], partner: str) -> Comparison:
+    return averaged_row([row for result in results for row in result.comparisons
+                         if row.partner == partner])
+
+
+def _cell(estimate, signed: bool = False) -> str:  # type: ignore[no-untyped-def]
+    sign = "+" if signed else ""
+    return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+
+
+def _has_markers(path: Path) -> bool:
+    text = path.read_text() if path.is_file() else ""
+    return BEGIN in text and END in text
+
+
+def _write(path: Path, table: str) -> None:
+    text = path.read_text()
+    before, rest = text.split(BEGIN, 1)
+    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""Several runs that answer one question together: seeds averaged, arguments shared."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from conf.schema import Config
+from learning.results import Comparison, Estimate
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """ "10,25" -> (10, 25). Raises ArgumentTypeError."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 10,25,50") from None
+    if any(number < 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} holds a negative number")
+    return numbers
+
+
+def averaged(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of the values and of both interval bounds over seeds. A seed changes the split and
+    the noise, so the bounds keep the sampling error of the customers; they do not shrink with
+    the number of seeds, because the seeds share most of their test customers."""
+    count = len(estimates)
+    return Estimate(
+        sum(item.value for item in estimates) / count,
+        sum(item.low for item in estimates) / count,
+        sum(item.high for item in estimates) / count,
+    )
+
+
+def averaged_row(rows: Sequence[Comparison]) -> Comparison:
+    """One partner's row over several seeds."""
+    merged = {
+        field.name: averaged([getattr(row, field.name) for row in rows])
+        for field in fields(Comparison) if field.type in ("Estimate", Estimate)
+    }
+    return replace(rows[0], customers=round(sum(row.customers for row in rows) / len(rows)),
+                   **merged)
+
+
+def with_run(config: Config, name: str, seed: int) -> Config:
+    """The configuration of one run of a series, named after its place in it."""
+    tracking = replace(config.tracking, run_name=f"{name}-seed{seed}")
+    return replace(config, tracking=tracking, seed=seed)
