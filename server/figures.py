@@ -53,12 +53,12 @@ class NewcomerPoint:
 
 
 def learning_curve(rounds: Sequence[int], released: Sequence[float],
-                   oracle: Sequence[float] | None, naive: float, local: float, pooled: float,
-                   *, metric: str = "AUC") -> Figure:
+                   oracle: Sequence[float] | None, naive: float | None, local: float | None,
+                   pooled: float | None, *, metric: str = "AUC") -> Figure:
     """Quality over rounds, against three fixed lines.
 
     ``released`` is what an operator sees (noised sums); ``oracle`` the exact value, which only a
-    simulation knows. A NaN reference is left out.
+    simulation knows. A reference that is None or NaN is left out.
     """
     figure, axes = _axes("Does the federation beat what partners have today?")
     axes.grid(axis="x", visible=False)
@@ -72,7 +72,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
                   label="federated, as released (noised)")
     references = [(pooled, GREEN, "pooled data", (0, (6, 2))), (local, ORANGE, "each alone", "--"),
                   (naive, MUTED, "naive", ":")]
-    shown = [item for item in references if math.isfinite(item[0])]
+    shown = [item for item in references if item[0] is not None and math.isfinite(item[0])]
     for value, color, _, dash in shown:
         axes.axhline(value, color=color, linestyle=dash, linewidth=1.6)
     _limit_to_story(axes, released, [*(oracle or []), *(value for value, *_ in shown)])

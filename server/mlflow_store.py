@@ -1,26 +1,44 @@
-"""Opening an MLflow store: addresses checked early, in silence, artifacts beside the database."""
+"""Opening an MLflow store and putting a model into it.
+
+Addresses are checked early, MLflow is kept silent, artifacts lie beside the database.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import tempfile
 import urllib.error
 import urllib.request
 import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from conf.schema import InvalidConfig
 from server.tracking_names import slug
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from torch import nn
 
 _PROBE_TIMEOUT_S = 5.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _CURE = "use tracking.uri=sqlite:///mlflow.db or the address of an MLflow server"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One open run in one store."""
+
+    client: MlflowClient
+    experiment_id: str
+    run_id: str
 
 
 def quiet_mlflow() -> None:
@@ -134,3 +152,56 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
         raise InvalidConfig("tracking.experiment", f"{name!r} was deleted in MLflow; restore it "
                             "there, or choose another name")
     return str(found.experiment_id)
+
+
+def log_model(session: Session, model: nn.Module, example: np.ndarray, name: str,
+              step: int) -> None:
+    """Store and register a model that ``mlflow.pytorch.load_model`` loads.
+
+    Guarantees: the stored graph takes any size in every axis but the last, and holds no value of
+    ``example``, whose shape and dtype alone are used.
+    """
+    import mlflow.pytorch
+    import torch
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    # Twos: an axis of length 1 would be exported as a constant.
+    blank = np.zeros((*(2 for _ in example.shape[:-1]), example.shape[-1]), example.dtype)
+    free = (-1,) * (example.ndim - 1)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        out = model(torch.from_numpy(blank)).numpy()
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(blank.dtype, (*free, blank.shape[-1]))]),
+        outputs=Schema([TensorSpec(out.dtype, (-1,) * out.ndim)]))
+    logged = session.client.create_logged_model(
+        session.experiment_id, name="model", source_run_id=session.run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        mlflow.pytorch.save_model(
+            model, str(path), signature=signature, input_example=blank,
+            mlflow_model=Model(run_id=session.run_id, model_id=logged.model_id),
+            pip_requirements=[f"{package}=={version(package).partition('+')[0]}"
+                              for package in ("mlflow", "torch", "numpy")])
+        session.client.log_model_artifacts(logged.model_id, str(path))
+    model.train(was_training)
+    session.client.finalize_logged_model(logged.model_id, "READY")
+    session.client.log_outputs(session.run_id, [LoggedModelOutput(logged.model_id, step)])
+    if name:
+        _register(session, logged.model_id, name)
+
+
+def _register(session: Session, model_id: str, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        session.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            raise
+    logged = session.client.get_logged_model(model_id)
+    session.client.create_model_version(
+        name, source=logged.artifact_location, run_id=session.run_id, model_id=model_id)

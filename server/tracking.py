@@ -10,7 +10,6 @@ import json
 import logging
 import shutil
 import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -24,19 +23,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from conf.schema import Config
-from server.mlflow_store import check_uri, open_client, open_experiment, quiet_mlflow
+from server.mlflow_store import (
+    Session,
+    check_uri,
+    log_model,
+    open_client,
+    open_experiment,
+    quiet_mlflow,
+)
 from server.tracking_names import (
     DatasetDescription,
-    config_tags,
     default_run_name,
     finite_only,
     flat_params,
+    result_metrics,
 )
+from server.trust import trust_statement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow import MlflowClient
     from torch import nn
+
+__all__ = ["DatasetDescription", "RunTracker", "TrackingFailed", "result_metrics"]
 
 _log = logging.getLogger(__name__)
 _LARGEST_BATCH = 100
@@ -60,13 +68,6 @@ class _Tag(NamedTuple):
     value: str
 
 
-@dataclass(frozen=True)
-class _Session:
-    client: MlflowClient
-    experiment_id: str
-    run_id: str
-
-
 @dataclass
 class RunTracker:
     """Context manager over one MLflow run; make it with :meth:`start`.
@@ -79,7 +80,7 @@ class RunTracker:
 
     _uri: str
     _worker: ThreadPoolExecutor
-    _session: Future[_Session]
+    _session: Future[Session]
     _pending: deque[_Point | _Tag] = field(default_factory=deque)
     _step: int = 0
     _failure: Exception | None = None
@@ -132,7 +133,7 @@ class RunTracker:
                 raise ValueError("a model is stored together with an input_example")
             session = self._session.result()
             self._worker.submit(
-                _log_model, session, model, input_example, registered_name, self._step
+                log_model, session, model, input_example, registered_name, self._step
             ).result()
         self._worker.submit(self._terminate, "FINISHED").result()
         self._finished = True
@@ -220,13 +221,13 @@ class RunTracker:
             )
 
 
-def _open_run(config: Config, dataset: DatasetDescription, tags: dict[str, str]) -> _Session:
+def _open_run(config: Config, dataset: DatasetDescription, tags: dict[str, str]) -> Session:
     client = open_client(config.tracking.uri)
     from mlflow.entities import DatasetInput, Param
 
     experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
     tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
-            **config_tags(config), **tags}
+            **trust_statement(config), **tags}
     run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
     run_id = str(run.info.run_id)
     if config.tracking.run_name is None:
@@ -234,7 +235,7 @@ def _open_run(config: Config, dataset: DatasetDescription, tags: dict[str, str])
     params = [Param(key, value) for key, value in flat_params(config).items()]
     client.log_batch(run_id, params=params)
     client.log_inputs(run_id, datasets=[DatasetInput(_dataset_entity(dataset), tags=[])])
-    return _Session(client, experiment_id, run_id)
+    return Session(client, experiment_id, run_id)
 
 
 def _dataset_entity(dataset: DatasetDescription) -> Any:
@@ -268,47 +269,3 @@ def _version_tags() -> dict[str, str]:
         if asked.returncode == 0:
             tags["mlflow.source.git.commit"] = asked.stdout.strip()
     return tags
-
-
-def _log_model(session: _Session, model: nn.Module, example: np.ndarray, registered_name: str,
-               step: int) -> None:
-    """Store the model so that ``mlflow.pytorch.load_model`` loads it for batches of any size."""
-    import mlflow.pytorch
-    import torch
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model, infer_signature
-
-    # Two rows: an export from one row accepts only single rows. Zeros: no customer's values.
-    blank = np.zeros((2, *example.shape[1:]), example.dtype)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        signature = infer_signature(blank, model(torch.from_numpy(blank)).numpy())
-    logged = session.client.create_logged_model(
-        session.experiment_id, name="model", source_run_id=session.run_id)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        mlflow.pytorch.save_model(
-            model, str(path), signature=signature, input_example=blank,
-            mlflow_model=Model(run_id=session.run_id, model_id=logged.model_id),
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}"
-                              for name in ("mlflow", "torch", "numpy")])
-        session.client.log_model_artifacts(logged.model_id, str(path))
-    model.train(was_training)
-    session.client.finalize_logged_model(logged.model_id, "READY")
-    session.client.log_outputs(session.run_id, [LoggedModelOutput(logged.model_id, step)])
-    if registered_name:
-        _register(session, logged.model_id, registered_name)
-
-
-def _register(session: _Session, model_id: str, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        session.client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
-            raise
-    logged = session.client.get_logged_model(model_id)
-    session.client.create_model_version(
-        name, source=logged.artifact_location, run_id=session.run_id, model_id=model_id)

@@ -17,14 +17,7 @@ from learning.results import Comparison, Estimate, RunResult
 LONGEST_PARAM = 500
 """Characters of one logged value: the least that any MLflow server accepts."""
 
-TRUST = {
-    "shared_key": "Partners hold one key; the server sees only the opened sum. "
-    "Trust: no partner colludes with the server.",
-    "plaintext": "No encryption: the server reads every partner's update. "
-    "A baseline, not a protection.",
-}
-UNIT = "one customer, all records of it (neighbours: add or remove one customer)"
-
+_WITH_GAINS = ("all", "held out")
 _HIDDEN = ("tracking.", "federation.sites")
 
 
@@ -77,17 +70,6 @@ def _shorten(text: str) -> str:
     return f"{text[: LONGEST_PARAM - 40]}... ({len(text)} characters)"
 
 
-def config_tags(config: Config) -> dict[str, str]:
-    """What a reader must know about a run before comparing it."""
-    return {
-        "suite": config.encryption.name,
-        "opening": config.encryption.opening,
-        "trust": TRUST.get(config.encryption.name, "see SECURITY.md"),
-        "privacy": config.privacy.name,
-        "privacy.unit": UNIT if config.privacy.name != "none" else "none: not private",
-    }
-
-
 def default_run_name(config: Config, run_id: str) -> str:
     """For example ``retail_repeat-logistic-noise_shares-eps3-shared_key-1f03ac``."""
     epsilon = [] if config.privacy.name == "none" else [f"eps{config.privacy.epsilon:g}"]
@@ -121,7 +103,8 @@ def result_metrics(result: RunResult) -> dict[str, float]:
     """The end of a run as metrics: ``test/...`` released, ``oracle/test/...`` simulation only.
 
     The row "all" has no suffix; a partner's row ends in its name, customers that never trained
-    in ``held_out``. Bounds (95%) are logged for the gains. NaN stands for "not computed" and is
+    in ``held_out``. Gains with their 95% bounds are logged for these two; those of partners stand
+    in the figure, because ninety more charts would bury the run. NaN stands for "not computed" and is
     left out.
     """
     metrics = {
@@ -143,6 +126,8 @@ def _row_metrics(base: str, row: Comparison) -> dict[str, float]:
         f"{base}_pooled{end}": row.pooled,
     }
     metrics = {name: estimate.value for name, estimate in estimates.items()}
+    if row.partner not in _WITH_GAINS:
+        return metrics
     for other, gain in (("naive", row.gain_over_naive), ("local", row.gain_over_local)):
         name = f"{base}_gain_over_{other}{end}"
         metrics |= {name: gain.value, f"{name}_low": gain.low, f"{name}_high": gain.high}
