@@ -23,6 +23,7 @@ from server.oracle import Oracle
 from server.progress import Progress
 from server.released import ReleasedMetrics
 from server.tracking import DatasetDescription, RunTracker, result_metrics
+from server.tracking_names import registered_name, slug
 from server.trust import trust_statement
 from strategies.agreement import Agreement
 from strategies.cohort import Cohort, join
@@ -87,6 +88,8 @@ class _Run:
         self.upload_bytes = report.upload_bytes
         self.history.append(metrics)
         self.tracker.log_round(report.round, metrics)
+        for partner, reason in report.refused.items():
+            self.tracker.tag(f"refused.{slug(partner)}.round_{report.round}", reason)
         self.progress.round(report.round, metrics)
 
 
@@ -124,6 +127,7 @@ def _train_and_test(
                                work.agreement.divisor, work.on_round)
 
     start = ArrayRecord({"model": Array(get_flat(make_model(config)))})
+    work.progress.begin_rounds()
     result = strategy("train").start(grid, start, config.strategy.rounds)
     final = result.arrays["model"].numpy()
     work.progress.stage("testing on customers that never trained")
@@ -168,7 +172,7 @@ def _finish(
     example = np.zeros((1, 1, len(make_task(config).feature_names)), np.float32)
     work.tracker.finish(
         result_metrics(result) | lines, _figures(work, comparisons, lines), model, example,
-        f"veilsum-{config.task.name}-{config.model.name}")
+        registered_name(config))
     return result
 
 
