@@ -103,9 +103,9 @@ def result_metrics(result: RunResult) -> dict[str, float]:
     """The end of a run as metrics: ``test/...`` released, ``oracle/test/...`` simulation only.
 
     The row "all" has no suffix; a partner's row ends in its name, customers that never trained
-    in ``held_out``. Gains with their 95% bounds are logged for these two; those of partners stand
-    in the figure, because ninety more charts would bury the run. NaN stands for "not computed" and is
-    left out.
+    in ``held_out``. Gains with their 95% bounds are logged for these two; those of partners
+    stand in the figure, because ninety more charts would bury the run. NaN stands for "not
+    computed" and is left out.
     """
     metrics = {
         name if "/" in name else f"test/{name}": value for name, value in result.released.items()
