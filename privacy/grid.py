@@ -1,0 +1,137 @@
+"""Choose a region's integer grid: step, clamp and noise share within a bit width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scipy.special import ndtri_exp
+
+from privacy.rounding import SquaredShift, squared_shift
+
+MIN_SHARE_STD_STEPS = 4.0
+"""Below it a sum of discrete Gaussians is not close enough to one (tau in ``plan``)."""
+MAX_SHARE_STD_STEPS = 8192.0
+"""A finer grid would only cost memory for the sampling table."""
+TARGET_INFLATION = 1.02
+MAX_INFLATION = 1.05
+
+
+class PlanImpossible(ValueError):
+    """No plan with these public inputs exists. ``key`` is the override to change."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a region asks of its grid. Units are those of the sums unless named steps.
+
+    size: coordinates; clip_norm: L2 bound of one customer; noise_multiplier: std of the noise
+    that protects (all of it) over the sensitivity after rounding; shares: that noise is the
+    sum of this many shares; full_clamp: no partner's coordinate can exceed it; least_clamp:
+    with less room than this the sum would be bent; rounds: of the whole plan; failure:
+    probability charged to delta for the rounding bound; tail: normal quantile that a noise
+    share passes with the probability charged to delta for saturation.
+    """
+
+    name: str
+    size: int
+    clip_norm: float
+    noise_multiplier: float
+    shares: int
+    full_clamp: float
+    least_clamp: float
+    rounds: int
+    failure: float
+    tail: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """step: units of the sum per integer; clamp_steps: public range of a partner's coordinate
+    before noise; share_std_steps: noise of one partner; shift: bound on one customer's squared
+    change in steps; inflation: sensitivity after rounding over clip_norm, over the plan."""
+
+    step: float
+    clamp_steps: int
+    share_std_steps: float
+    shift: SquaredShift
+    inflation: float
+
+
+def tail_quantile(failure: float, draws: float) -> float:
+    """z with P[any of ``draws`` normals is beyond +-z] <= ``failure``."""
+    return -float(ndtri_exp(math.log(failure / (2 * draws))))
+
+
+def choose_grid(need: Need, bits: int) -> Grid:
+    """The finest grid that holds ``full_clamp`` if its inflation is within 2%; else the widest
+    clamp within 2%; else the finest grid up to 5% that holds ``least_clamp``.
+
+    Guarantee: clamp + tail share stds + 1 lies within the signed integers of ``bits`` bits.
+    Raises PlanImpossible naming the bits that would do.
+    """
+    grid = _search(need, bits)
+    if grid is not None:
+        return grid
+    enough = next((more for more in range(bits + 1, 33) if _search(need, more)), None)
+    if enough is None:
+        raise PlanImpossible(
+            "privacy.epsilon", f"region {need.name}: one noise share would be below "
+            f"{MIN_SHARE_STD_STEPS:g} grid steps or rounding above {MAX_INFLATION - 1:.0%} of the "
+            "sensitivity at any bit width; lower privacy.epsilon or the number of partners")
+    raise PlanImpossible(
+        "encryption.bits", f"{bits} bits cannot hold the noisy sum of region {need.name} "
+        f"({need.size} values, noise multiplier {need.noise_multiplier:.3g}) with rounding below "
+        f"{MAX_INFLATION - 1:.0%} of the sensitivity: use encryption.bits={enough}, or a larger "
+        "privacy.epsilon, fewer strategy.rounds or a smaller model")
+
+
+def plain_grid(full_clamp: float, bits: int) -> Grid:
+    """A grid without noise of its own that holds ``full_clamp``."""
+    limit = 2 ** (bits - 1) - 1
+    step = next(step for step in _steps(full_clamp / limit / 2) if step * limit >= full_clamp)
+    return Grid(step, math.ceil(full_clamp / step), 0.0, SquaredShift(0.0, 0.0), 1.0)
+
+
+def _steps(smallest: float) -> Iterator[float]:
+    """Ascending steps with few mantissa bits: exact in binary, so all parties agree on them."""
+    exponent = math.floor(math.log2(smallest))
+    while True:
+        for mantissa in range(16, 32):
+            yield math.ldexp(mantissa, exponent - 4)
+        exponent += 1
+
+
+def _search(need: Need, bits: int) -> Grid | None:
+    wide, fine = None, None
+    limit = 2 ** (bits - 1) - 1
+    smallest = need.clip_norm * need.noise_multiplier / math.sqrt(need.shares)
+    for step in _steps(smallest / MAX_SHARE_STD_STEPS):
+        grid = _at(need, step, limit)
+        if grid.inflation > MAX_INFLATION or grid.share_std_steps < MIN_SHARE_STD_STEPS:
+            return wide or fine
+        clamp = grid.clamp_steps * step
+        if clamp < need.least_clamp or grid.share_std_steps > MAX_SHARE_STD_STEPS:
+            continue
+        if grid.inflation <= TARGET_INFLATION:
+            if clamp >= need.full_clamp:
+                return grid
+            wide = grid
+        fine = fine or grid
+    raise AssertionError("steps never end")
+
+
+def _at(need: Need, step: float, limit: int) -> Grid:
+    shift = squared_shift(need.clip_norm / step, need.size, need.rounds, need.failure)
+    sensitivity = math.sqrt(shift.total(need.rounds) / need.rounds)
+    share = need.noise_multiplier * sensitivity / math.sqrt(need.shares)
+    # One step more than the normal tail: P[discrete >= m] <= P[normal >= m - 1]
+    # (arXiv 2004.00010, proposition 25).
+    room = limit - math.ceil(need.tail * share) - 1
+    clamp_steps = min(room, math.ceil(need.full_clamp / step))
+    return Grid(step, clamp_steps, share, shift, sensitivity * step / need.clip_norm)

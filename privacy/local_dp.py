@@ -1,0 +1,97 @@
+"""Local training by Opacus DP-SGD where one sample is one customer.
+
+Full noise at the partner: the result is private by itself and needs trust in nobody.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import nn
+from torch.nn import functional as F
+
+from privacy.noise import NoiseSource
+
+
+def dp_sgd(model: nn.Module, features: NDArray[np.float32], targets: NDArray[np.float32],
+           mask: NDArray[np.bool_], *, steps: int, sample_rate: float, noise_multiplier: float,
+           clip_norm: float, learning_rate: float, expected_customers: int) -> NDArray[np.float64]:
+    """features (n, e, f), targets and mask (n, e) of n customers -> the flat change (d,) of the
+    model's parameters, in their order. ``model`` maps (..., f) to (...,) logits and stays as it
+    is.
+
+    Guarantee: ``steps`` Poisson-sampled Gaussian mechanisms with exactly ``sample_rate`` and
+    ``noise_multiplier``, neighbours differ by one customer. A customer's loss is the mean over
+    its masked examples; its gradient is clipped to ``clip_norm``, and counts zero when it is not
+    finite. The divisor is the public ``sample_rate * expected_customers``, never the realised
+    batch; an empty batch releases noise alone. Sampling and noise are seeded by the operating
+    system in every call.
+    """
+    trained = GradSampleModule(copy.deepcopy(model).train(), loss_reduction="sum")
+    optimiser = _optimiser(trained, noise_multiplier, clip_norm, learning_rate,
+                           sample_rate * expected_customers)
+    arrays = [torch.from_numpy(np.ascontiguousarray(array)) for array in (features, targets, mask)]
+    start = _flat(trained)
+    source = NoiseSource()
+    for _ in range(steps):
+        chosen = torch.from_numpy(source.uniform(len(features)) < sample_rate)
+        _step(trained, optimiser, *(array[chosen] for array in arrays))
+    return _flat(trained) - start
+
+
+def _optimiser(module: GradSampleModule, noise_multiplier: float, clip_norm: float,
+               learning_rate: float, expected_batch: float) -> DPOptimizer:
+    return DPOptimizer(
+        torch.optim.SGD(module.parameters(), lr=learning_rate),
+        noise_multiplier=noise_multiplier, max_grad_norm=clip_norm,
+        expected_batch_size=expected_batch, generator=_generator())
+
+
+def _generator() -> torch.Generator:
+    """Mersenne Twister seeded with 64 fresh bits: no replay, though not cryptographic."""
+    generator = torch.Generator()
+    generator.manual_seed(secrets.randbits(64))
+    return generator
+
+
+def _step(module: GradSampleModule, optimiser: DPOptimizer, features: torch.Tensor,
+          targets: torch.Tensor, mask: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    if len(features):
+        # Opacus' hooks fire on gradients by inputs too: without one torch warns at each step.
+        features.requires_grad_()
+        customer_losses(module, features, targets, mask).sum().backward()
+        _drop_non_finite(module)
+    else:
+        for parameter in module.parameters():
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+    optimiser.step()
+
+
+def customer_losses(model: nn.Module, features: torch.Tensor, targets: torch.Tensor,
+                    mask: torch.Tensor) -> torch.Tensor:
+    """(b, e, f), (b, e), (b, e) -> (b,): mean cross-entropy over each customer's examples, 0
+    without any."""
+    losses = F.binary_cross_entropy_with_logits(model(features), targets, reduction="none")
+    return torch.where(mask, losses, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def _drop_non_finite(module: GradSampleModule) -> None:
+    """Zero the gradient of a customer in whom any value is not finite or whose norm overflows
+    float32."""
+    samples = [parameter.grad_sample for parameter in module.parameters()]
+    squares = torch.stack([sample.flatten(1).square().sum(dim=1) for sample in samples])
+    broken = ~torch.isfinite(squares.sum(dim=0))
+    for sample in samples:
+        sample[broken] = 0.0
+
+
+def _flat(module: nn.Module) -> NDArray[np.float64]:
+    return np.concatenate([parameter.detach().numpy().astype(np.float64).ravel()
+                           for parameter in module.parameters()])

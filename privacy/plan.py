@@ -1,0 +1,197 @@
+"""What a run releases, and what that costs: calibrated once from public inputs, then fixed.
+
+One round opens one integer vector, the sum over partners, made of regions that all come from
+the same customers. The noise of a region is ``noise_multiplier`` times its sensitivity after
+rounding, so the joint release is one Gaussian mechanism with
+mu^2 = sum over regions of (squared shift) / (noise variance), and rounds add up:
+mu_T^2 = once + T * per_round (``rounding`` derives both terms). Epsilon is the exact one of
+mu-GDP at 0.999 delta.
+
+Why the continuous Gaussian may be reported. The noise is integer: each share is a discrete
+Gaussian of std s >= 4 steps, the sum of n of them is within tau = 10 sum_k exp(-2 pi^2 s^2
+k/(k+1)) of a discrete Gaussian (arXiv 2102.06387, theorem 1), and tau < 1e-67 at s = 4. One
+discrete Gaussian has exactly the zCDP of the continuous one (arXiv 2004.00010, theorem 4), so
+the RDP and zCDP bounds are proven up to tau. The (epsilon, delta) reported is the tighter one of
+the continuous Gaussian; for integer shifts it is known to agree numerically, and the tests check
+the exact discrete curve against it in one dimension; this step is not a theorem.
+
+The remaining delta / 1000, over the whole run, pays for what is not exactly that Gaussian, each
+multiplied by 1 + e^epsilon: the rounding bound may fail, and a partner's value may leave the
+signed integers and saturate. Saturation is charged because it happens to each partner's value
+before the sum: the sum of saturated values is not a function of the noised sum. Where each
+partner's own noise already suffices (``local_dp``) saturation is post-processing and free.
+Clamping happens before the noise and is 1-Lipschitz: it costs no privacy, only bias. The
+samplers are within 2^-60 of ideal for a whole run (``noise``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import dp_accounting as dp
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema import PrivacyConfig
+from privacy.accounting import RELATION, UNIT, gaussian_epsilon, sampled_epsilon
+from privacy.noise import NoiseSource
+from privacy.planning import DELTA_FOR_GAUSSIAN, Setting, test_regions, training_regions
+from privacy.regions import Region
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """Regions of every round's release and their cost. Two parties with the same configuration
+    hold equal plans. Made by :meth:`training` and :meth:`test`.
+
+    bits: signed integers of this width. shares: partners whose noise a released sum is sure to
+    hold, quorum - colluders (1 in ``local_dp``). local_noise_multiplier: sigma of the DP-SGD
+    steps of ``local_dp``, else 0.
+    """
+
+    mode: str
+    rounds: int
+    bits: int
+    delta: float
+    shares: int
+    regions: tuple[Region, ...]
+    local_noise_multiplier: float = 0.0
+    local_steps: int = 0
+    sample_rate: float = 1.0
+
+    @classmethod
+    def training(cls, config: PrivacyConfig, *, rounds: int, quorum: int, bits: int,
+                 update_size: int, histogram_size: int, customers_bound: int,
+                 expected_customers: int | None = None) -> PrivacyPlan:
+        """Regions update (update_size,), histogram (histogram_size,), loss (1,), every round.
+
+        customers_bound: public estimate of the customers of the largest partner;
+        expected_customers: of all partners (None: quorum times customers_bound).
+        Guarantee: epsilon(rounds) <= config.epsilon at config.delta, unless the mode is none.
+        Raises PlanImpossible, naming the override to change.
+        """
+        setting = Setting(config, rounds, quorum, bits, customers_bound)
+        regions, sigma = training_regions(
+            setting, update_size, histogram_size, expected_customers or quorum * customers_bound)
+        return cls._of(setting, regions, sigma)
+
+    @classmethod
+    def test(cls, config: PrivacyConfig, *, quorum: int, bits: int, histogram_size: int,
+             customers_bound: int,
+             regions: tuple[str, ...] = ("histogram_model", "histogram_naive")) -> PrivacyPlan:
+        """One release over held-out customers, who took no part in training: the ``regions``,
+        histograms of ``histogram_size`` each, share config.epsilon equally (in mu^2).
+
+        Raises PlanImpossible."""
+        setting = Setting(config, 1, quorum, bits, customers_bound)
+        return cls._of(setting, test_regions(setting, regions, histogram_size), 0.0)
+
+    @classmethod
+    def _of(cls, setting: Setting, regions: tuple[Region, ...], sigma: float) -> PrivacyPlan:
+        config = setting.config
+        return cls(config.name, setting.rounds, setting.bits, config.delta, setting.shares, regions,
+                   local_noise_multiplier=sigma, local_steps=config.local_steps if sigma else 0,
+                   sample_rate=config.sample_rate if sigma else 1.0)
+
+    @property
+    def total_size(self) -> int:
+        return sum(region.size for region in self.regions)
+
+    def region(self, name: str) -> Region:
+        """Raises KeyError."""
+        return {region.name: region for region in self.regions}[name]
+
+    def quantise(self, sums: Mapping[str, NDArray[np.floating]],
+                 noise: NoiseSource) -> NDArray[np.int64]:
+        """One partner's clipped sums by region -> (total_size,) integers to encrypt.
+
+        Guarantee: with sums whose sensitivity is each region's clip_norm, and fresh ``noise``,
+        the sum over a quorum is what :meth:`epsilon` accounts; every value lies in
+        [-2^(bits-1), 2^(bits-1) - 1]. NaN counts as 0. Raises ValueError on regions or shapes
+        that are not the plan's.
+        """
+        if set(sums) != {region.name for region in self.regions}:
+            raise ValueError(f"regions {sorted(sums)} are not the plan's")
+        limit = 2 ** (self.bits - 1)
+        parts = [region.quantise(sums[region.name], noise) for region in self.regions]
+        return np.clip(np.concatenate(parts), -limit, limit - 1)
+
+    def dequantise(self, total: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """(total_size,) integers, opened -> region name -> (size,) in units of the sums."""
+        if total.shape != (self.total_size,):
+            raise ValueError(f"{total.shape} values opened, the plan has {self.total_size}")
+        ends = np.cumsum([region.size for region in self.regions])[:-1]
+        return {region.name: part.astype(np.float64) * region.step
+                for region, part in zip(self.regions, np.split(total, ends), strict=True)}
+
+    def epsilon(self, rounds: int) -> float:
+        """Epsilon at ``delta`` of what ``rounds`` rounds released (0 <= rounds <= planned)."""
+        return self._epsilon(rounds, 1)
+
+    def epsilon_if_key_leaks(self, rounds: int) -> float:
+        """The same if one partner's own ciphertexts were opened: only its own share protects."""
+        return self._epsilon(rounds, self.shares)
+
+    def _epsilon(self, rounds: int, factor: int) -> float:
+        if not 0 <= rounds <= self.rounds:
+            raise ValueError(f"{rounds} rounds are outside the plan of {self.rounds}")
+        if self.mode == "none":
+            return math.inf if rounds else 0.0
+        if rounds == 0:
+            return 0.0
+        delta = DELTA_FOR_GAUSSIAN * self.delta
+        if self.local_steps:
+            return sampled_epsilon(self.sample_rate, self.local_noise_multiplier, self.local_steps,
+                                   self._mu_squared, self._mu_squared_once, rounds, delta)
+        mu_squared = rounds * self._mu_squared + self._mu_squared_once
+        return gaussian_epsilon(math.sqrt(factor * mu_squared), delta)
+
+    @property
+    def _mu_squared(self) -> float:
+        return math.fsum(region.mu_squared for region in self.regions)
+
+    @property
+    def _mu_squared_once(self) -> float:
+        return math.fsum(region.mu_squared_once for region in self.regions)
+
+    def round_event(self) -> dp.DpEvent:
+        """What each round releases."""
+        if self.mode == "none":
+            return dp.NonPrivateDpEvent()
+        metrics = dp.GaussianDpEvent(1 / math.sqrt(self._mu_squared))
+        if not self.local_steps:
+            return metrics
+        step = dp.PoissonSampledDpEvent(
+            self.sample_rate, dp.GaussianDpEvent(self.local_noise_multiplier))
+        return dp.ComposedDpEvent([dp.SelfComposedDpEvent(step, self.local_steps), metrics])
+
+    def start_event(self) -> dp.DpEvent:
+        """What a partner's first round of the run costs in addition (from ``rounding``)."""
+        once = self._mu_squared_once
+        return dp.GaussianDpEvent(1 / math.sqrt(once)) if once else dp.NoOpDpEvent()
+
+    def event(self, rounds: int) -> dp.DpEvent:
+        """All that ``rounds`` rounds from the first one on release."""
+        return dp.ComposedDpEvent(
+            [self.start_event(), dp.SelfComposedDpEvent(self.round_event(), rounds)])
+
+    def describe(self) -> dict[str, float | str]:
+        """The plan in plain values, for a run's record."""
+        values: dict[str, float | str] = {
+            "mode": self.mode, "unit": UNIT, "neighbours": RELATION, "delta": self.delta,
+            "epsilon": self.epsilon(self.rounds),
+            "epsilon_if_key_leaks": self.epsilon_if_key_leaks(self.rounds),
+            "rounds": self.rounds, "shares": self.shares, "bits": self.bits,
+            "local_noise_multiplier": self.local_noise_multiplier,
+        }
+        for region in self.regions:
+            values |= {
+                f"{region.name}/noise_multiplier": region.noise_multiplier,
+                f"{region.name}/sensitivity_inflation": region.inflation,
+                f"{region.name}/share_std_steps": region.share_std_steps,
+                f"{region.name}/step": region.step,
+                f"{region.name}/clamp": region.clamp,
+            }
+        return values

@@ -1,0 +1,150 @@
+"""Calibration: from a public configuration to the regions of a plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from conf.schema import PrivacyConfig
+from privacy.accounting import calibrate_sampled, gaussian_epsilon, gaussian_mu
+from privacy.grid import Need, PlanImpossible, choose_grid, plain_grid, tail_quantile
+from privacy.regions import HISTOGRAM_CLIP, LOSS_CLIP, Region
+
+DELTA_FOR_GAUSSIAN = 0.999
+"""Part of delta for the Gaussian mechanism; the rest pays for rounding and saturation."""
+HISTOGRAM_SHARE = 0.8
+"""Of the metrics' part of the privacy loss; the loss gets the rest."""
+_MOST_PARTNERS = 1024
+_FREE_TAIL = 6.0
+_UPDATE_HEADROOM = 2.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A region before calibration; share: its part of mu^2."""
+
+    name: str
+    size: int
+    clip_norm: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Public inputs of a plan. Raises PlanImpossible without a partner that adds noise."""
+
+    config: PrivacyConfig
+    rounds: int
+    quorum: int
+    bits: int
+    customers_bound: int
+
+    def __post_init__(self) -> None:
+        if self.config.name == "noise_shares" and self.quorum <= self.config.colluders:
+            raise PlanImpossible(
+                "privacy.colluders", f"{self.config.colluders} of a quorum of {self.quorum} leaves "
+                "nobody to add noise; use privacy=local_dp or a larger strategy.quorum")
+
+    @property
+    def shares(self) -> int:
+        """Partners whose noise a released sum is sure to hold."""
+        return self.quorum - self.config.colluders if self.config.name == "noise_shares" else 1
+
+    @property
+    def mu(self) -> float:
+        """What the whole run may spend, as a Gaussian."""
+        return gaussian_mu(self.config.epsilon, DELTA_FOR_GAUSSIAN * self.config.delta)
+
+    @property
+    def failure(self) -> float:
+        """Probability of each of two kinds of bad event (rounding, saturation), such that both
+        cost delta / 1000 even at the epsilon of a leaked key."""
+        worst = gaussian_epsilon(self.mu * math.sqrt(self.shares),
+                                 DELTA_FOR_GAUSSIAN * self.config.delta)
+        return (1 - DELTA_FOR_GAUSSIAN) * self.config.delta / (2 * (1 + math.exp(min(worst, 200))))
+
+    def tail(self, coordinates: int) -> float:
+        """Normal quantile that the grid must hold of every noise share."""
+        if self.config.name != "noise_shares":
+            return _FREE_TAIL
+        return tail_quantile(self.failure, self.rounds * _MOST_PARTNERS * coordinates)
+
+
+def training_regions(setting: Setting, update_size: int, histogram_size: int,
+                     expected_customers: int) -> tuple[tuple[Region, ...], float]:
+    """Regions of a training round, and the noise multiplier of local DP-SGD (0 without)."""
+    config = setting.config
+    metrics = config.metrics_share
+    parts = (
+        _Part("update", update_size, config.clip_norm, 1 - metrics),
+        _Part("histogram", histogram_size, HISTOGRAM_CLIP, metrics * HISTOGRAM_SHARE),
+        _Part("loss", 1, LOSS_CLIP, metrics * (1 - HISTOGRAM_SHARE)),
+    )
+    if config.name != "local_dp":
+        return _regions(parts, setting), 0.0
+    regions = _regions(parts[1:], setting)
+    sigma = _local_noise_multiplier(setting, regions)
+    reach = _local_reach(setting, sigma, expected_customers)
+    return (_plain(parts[0], reach, setting.bits), *regions), sigma
+
+
+def test_regions(setting: Setting, names: tuple[str, ...], size: int) -> tuple[Region, ...]:
+    """Regions of the release over held-out customers: histograms with equal parts."""
+    return _regions(
+        tuple(_Part(name, size, HISTOGRAM_CLIP, 1 / len(names)) for name in names), setting)
+
+
+def _regions(parts: tuple[_Part, ...], setting: Setting) -> tuple[Region, ...]:
+    tail = setting.tail(sum(part.size for part in parts))
+    return tuple(_region(part, setting, tail, setting.failure / len(parts)) for part in parts)
+
+
+def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Region:
+    full = setting.customers_bound * part.clip_norm
+    if setting.config.name == "none":
+        return _plain(part, full, setting.bits)
+    noise_multiplier = math.sqrt(setting.rounds / part.share) / setting.mu
+    # Room for customers who all pull the same way: evenly over the coordinates for an update,
+    # into four bins for a histogram.
+    spread = part.size if part.name == "update" else min(part.size, 4)
+    grid = choose_grid(Need(
+        part.name, part.size, part.clip_norm, noise_multiplier, setting.shares, full,
+        max(part.clip_norm, full / math.sqrt(spread)), setting.rounds,
+        failure, tail), setting.bits)
+    variance = setting.shares * grid.share_std_steps ** 2
+    return Region(
+        part.name, part.size, part.clip_norm, grid.step, grid.clamp_steps, noise_multiplier,
+        grid.inflation * part.clip_norm, grid.share_std_steps,
+        grid.shift.per_round / variance, grid.shift.once / variance)
+
+
+def _plain(part: _Part, reach: float, bits: int) -> Region:
+    grid = plain_grid(reach, bits)
+    return Region(part.name, part.size, part.clip_norm, grid.step, grid.clamp_steps, 0.0,
+                  part.clip_norm, 0.0, 0.0, 0.0)
+
+
+def _local_noise_multiplier(setting: Setting, metrics: tuple[Region, ...]) -> float:
+    config = setting.config
+    try:
+        return calibrate_sampled(
+            config.epsilon, DELTA_FOR_GAUSSIAN * config.delta, config.sample_rate,
+            config.local_steps, math.fsum(region.mu_squared for region in metrics),
+            math.fsum(region.mu_squared_once for region in metrics), setting.rounds)
+    except ValueError as error:
+        raise PlanImpossible("privacy.epsilon", str(error)) from None
+
+
+def _local_reach(setting: Setting, sigma: float, expected_customers: int) -> float:
+    """Public range of one coordinate of a DP-SGD delta weighted by n / mean(n).
+
+    A step moves at most lr C (a batch of the expected size) plus noise of std
+    lr sigma C / (q n); the weight is at most ``customers_bound`` x partners / all, and weight x
+    1 / (q n) is partners / (q all) for every partner. Twice that, as batches vary in size.
+    """
+    config = setting.config
+    weight = max(1.0, setting.customers_bound * setting.quorum / expected_customers)
+    pull = config.local_steps * config.local_learning_rate * config.clip_norm * weight
+    noise = (math.sqrt(config.local_steps) * config.local_learning_rate * sigma * config.clip_norm
+             * setting.quorum / (config.sample_rate * expected_customers))
+    return _UPDATE_HEADROOM * (pull + _FREE_TAIL * noise)

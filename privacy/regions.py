@@ -1,0 +1,65 @@
+"""One part of a released vector: its bounds, its grid and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.noise import NoiseSource
+
+LOSS_CLIP = 2.0
+"""One customer's loss is clipped to [0, LOSS_CLIP] before it is summed."""
+HISTOGRAM_CLIP = 1.0
+"""L2 bound on one customer's histogram of validation scores."""
+
+@dataclass(frozen=True)
+class Region:
+    """One part of the released vector, summed over customers.
+
+    size: coordinates. clip_norm: L2 bound of one customer (units of the sum). step: units per
+    integer. clamp_steps: range of a partner's coordinate before noise. noise_multiplier: std of
+    the noise of a quorum without colluders (one partner's, in ``local_dp``) over
+    ``sensitivity``; 0 where the plan adds none. sensitivity: clip_norm after rounding, root mean
+    square over the planned rounds. share_std_steps: noise one partner adds. mu_squared: privacy
+    loss of one round; mu_squared_once: of the first round in addition.
+    """
+
+    name: str
+    size: int
+    clip_norm: float
+    step: float
+    clamp_steps: int
+    noise_multiplier: float
+    sensitivity: float
+    share_std_steps: float
+    mu_squared: float
+    mu_squared_once: float
+
+    @property
+    def clamp(self) -> float:
+        """Bound on a partner's coordinate before noise, in units of the sum."""
+        return self.clamp_steps * self.step
+
+    @property
+    def inflation(self) -> float:
+        return self.sensitivity / self.clip_norm
+
+    def quantise(self, total: NDArray[np.floating], noise: NoiseSource) -> NDArray[np.int64]:
+        """One partner's clipped sum (size,) -> (size,) clamped, rounded, noised; not yet
+        saturated. NaN counts as 0. Raises ValueError on another shape.
+
+        A region without noise is rounded to nearest, others at random (``rounding``).
+        """
+        if total.shape != (self.size,):
+            raise ValueError(f"region {self.name} has {total.shape}, the plan has {self.size}")
+        finite = np.nan_to_num(
+            np.asarray(total, np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
+        steps = np.clip(finite / self.step, -self.clamp_steps, self.clamp_steps)
+        if self.share_std_steps == 0:
+            return np.rint(steps).astype(np.int64)
+        floor = np.floor(steps)
+        up = noise.uniform(self.size) < steps - floor
+        return (floor.astype(np.int64) + up
+                + noise.discrete_gaussian(self.share_std_steps, self.size))
