@@ -20,7 +20,7 @@ from learning.task import Customers, PartnerData
 from learning.training import customer_deltas, customer_gradients, customer_losses, scores
 from privacy.clipping import clip_and_sum
 from privacy.local_dp import dp_sgd
-from privacy.plan import LOSS_CLIP
+from privacy.regions import HISTOGRAM_CLIP, LOSS_CLIP
 from strategies.agreement import Agreement
 
 Vector = NDArray[np.float64]
@@ -87,7 +87,7 @@ def _local_dp_update(
 
 
 def _histogram(score: NDArray[np.floating], customers: Customers) -> Vector:
-    return clip_and_sum(score_histograms(score, customers.targets, customers.mask), 1.0)
+    return clip_and_sum(score_histograms(score, customers.targets, customers.mask), HISTOGRAM_CLIP)
 
 
 def _loss_sum(model: torch.nn.Module, customers: Customers) -> Vector:

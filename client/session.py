@@ -108,7 +108,7 @@ class Session:
         name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
         ledger = Ledger(self.site.state_path / name, self.site.epsilon_limit,
                         self.config.privacy.delta)
-        ledger.spend(round_id.run, round_id.round, plan.event(1))
+        ledger.spend(round_id.run, round_id.round, plan.round_event(), start=plan.start_event())
 
     def _values(self, request: TrainRequest) -> NDArray[np.int64]:
         plan = self.agreement.plan(request.kind)

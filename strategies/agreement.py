@@ -45,7 +45,8 @@ class Agreement:
             training = PrivacyPlan.training(
                 config.privacy, rounds=config.strategy.rounds, quorum=config.quorum,
                 bits=config.encryption.bits, update_size=update_size,
-                histogram_size=HISTOGRAM_SIZE, customers_bound=customers_bound)
+                histogram_size=HISTOGRAM_SIZE, customers_bound=customers_bound,
+                expected_customers=config.expected_customers)
             test = PrivacyPlan.test(
                 config.privacy, quorum=config.quorum, bits=config.encryption.bits,
                 histogram_size=HISTOGRAM_SIZE, customers_bound=customers_bound)
