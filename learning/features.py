@@ -1,0 +1,167 @@
+"""What one customer's history says about one category at one moment: bounded, centred numbers.
+
+Every constant here is public. A feature reads only days before the snapshot, and whatever a
+table holds, each value lies in [-BOUND, BOUND] (not a number counts as 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOUND = 2.0
+"""Every feature is clipped to [-BOUND, BOUND]."""
+CATEGORY_SCALE = 1.0
+"""Value of a category's own indicator (0 elsewhere)."""
+
+HISTORY_FEATURES = (
+    "frequency", "recency", "overdue", "recent_frequency", "very_recent", "share_of_visits",
+    "trend", "spend", "quantity", "visits", "recent_visits", "visit_recency", "breadth",
+    "category_spread",
+)
+
+
+def feature_names(categories: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the last axis of :func:`features_at`."""
+    return (*HISTORY_FEATURES, *(f"is {category}" for category in categories))
+
+
+@dataclass(frozen=True)
+class Events:
+    """One partner's purchases, one row per customer, category and day.
+
+    customer: (r,) int64 index into ``names``; category: (r,) int64 index into the public
+    vocabulary, -1 for any other (it counts as a visit only); day: (r,) int64 days since
+    1970-01-01; quantity, value: (r,) float32.
+    """
+
+    names: tuple[str, ...]
+    customer: NDArray[np.int64]
+    category: NDArray[np.int64]
+    day: NDArray[np.int64]
+    quantity: NDArray[np.float32]
+    value: NDArray[np.float32]
+
+    def between(self, first_day: int, end_day: int) -> Events:
+        """Rows with first_day <= day < end_day; ``names`` stays."""
+        rows = np.flatnonzero((self.day >= first_day) & (self.day < end_day))
+        return Events(self.names, self.customer[rows], self.category[rows], self.day[rows],
+                      self.quantity[rows], self.value[rows])
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All (customer, category) pairs at one moment.
+
+    features: (n, c, f) float32; targets, naive: (n, c) float32; bought: (n, c) bool, the pair
+    occurs in the history (only such pairs become examples); present: (n,) bool, the customer
+    has any event in the history.
+    """
+
+    features: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    naive: NDArray[np.float32]
+    bought: NDArray[np.bool_]
+    present: NDArray[np.bool_]
+
+
+def snapshot_at(events: Events, day: int, history_days: int, horizon_days: int,
+                categories: int) -> Snapshot:
+    """Features from [day - history_days, day), targets from [day, day + horizon_days)."""
+    past = events.between(day - history_days, day)
+    future = events.between(day, day + horizon_days)
+    pairs = _pair_counts(past, categories, day)
+    visits = _visit_counts(past, day)
+    return Snapshot(
+        features=_features(pairs, visits, history_days, categories),
+        targets=(_per_pair(future, categories) > 0).astype(np.float32),
+        naive=_naive(pairs, history_days),
+        bought=pairs["days"] > 0,
+        present=visits["days"] > 0,
+    )
+
+
+def _per_pair(events: Events, categories: int,
+              weights: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+    """(n, c) number of rows of each pair, or the sum of ``weights`` (r,)."""
+    known = events.category >= 0
+    index = events.customer[known] * categories + events.category[known]
+    size = len(events.names) * categories
+    total = np.bincount(index, None if weights is None else weights[known], minlength=size)
+    return total.reshape(len(events.names), categories).astype(np.float64)
+
+
+def _pair_counts(past: Events, categories: int, day: int) -> dict[str, NDArray[np.float64]]:
+    known = past.category >= 0
+    index = past.customer[known] * categories + past.category[known]
+    age = (day - past.day[known]).astype(np.float64)
+    shape = (len(past.names), categories)
+    last, first = np.full(shape, np.inf), np.zeros(shape)
+    np.minimum.at(last.reshape(-1), index, age)
+    np.maximum.at(first.reshape(-1), index, age)
+
+    def within(days: int) -> NDArray[np.float64]:
+        return _per_pair(past.between(day - days, day), categories)
+
+    return {"days": _per_pair(past, categories), "last": last, "first": first,
+            "week": within(7), "month": within(28),
+            "value": _per_pair(past, categories, past.value),
+            "quantity": _per_pair(past, categories, past.quantity)}
+
+
+def _visit_counts(past: Events, day: int) -> dict[str, NDArray[np.float64]]:
+    """Days with any purchase: (n,) each."""
+    span = 1 + (int((day - past.day).max()) if len(past.day) else 0)
+    visited = np.unique(past.customer * span + (day - past.day))
+    customer, age = np.divmod(visited, span)
+    n = len(past.names)
+    last = np.full(n, np.inf)
+    np.minimum.at(last, customer, age.astype(np.float64))
+    return {"days": np.bincount(customer, minlength=n).astype(np.float64),
+            "month": np.bincount(customer[age <= 28], minlength=n).astype(np.float64),
+            "last": last}
+
+
+def _features(pairs: dict[str, NDArray[np.float64]], visits: dict[str, NDArray[np.float64]],
+              history_days: int, categories: int) -> NDArray[np.float32]:
+    """(n, c, f) in the order of :func:`feature_names`. The offsets and divisors centre typical
+    grocery shopping; they are constants, not statistics of anybody's data."""
+    days, last = pairs["days"], np.minimum(pairs["last"], history_days)
+    once = np.maximum(days, 1.0)
+    gaps = np.maximum(days - 1.0, 1.0)
+    cycle = np.where(days > 1, (pairs["first"] - last) / gaps, history_days / 2)
+    visit_days = np.maximum(visits["days"], 1.0)[:, None]
+    month_share = 28.0 / history_days
+    breadth = (days > 0).mean(axis=1, keepdims=True)
+    with np.errstate(all="ignore"):
+        columns = [
+            np.log(once) - 1.0,
+            1.0 - 2.0 * np.sqrt(last / history_days),
+            np.log(last / np.maximum(cycle, 1.0)),
+            np.log1p(pairs["month"]) - 0.7,
+            (pairs["week"] > 0) - 0.2,
+            np.log(once / visit_days) + 1.5,
+            (pairs["month"] - month_share * days) / np.sqrt(once),
+            np.log1p(np.maximum(pairs["value"], 0.0) / once) - 1.5,
+            np.log(np.maximum(pairs["quantity"], 0.0) / once),
+            np.log(visit_days) - 2.7 + 0 * days,
+            (np.log1p(visits["month"]) - 1.8)[:, None] + 0 * days,
+            (1.0 - 2.0 * np.sqrt(np.minimum(visits["last"], history_days) / history_days))[:, None]
+            + 0 * days,
+            2.0 * breadth - 1.0 + 0 * days,
+            np.log1p(np.maximum(pairs["first"] - last, 0.0) / 7.0) - 1.5,
+        ]
+        stacked = np.stack(columns, axis=-1).astype(np.float32)
+    indicator = np.broadcast_to(np.eye(categories, dtype=np.float32) * CATEGORY_SCALE,
+                                (*days.shape, categories))
+    features = np.concatenate([np.nan_to_num(stacked, nan=0.0), indicator], axis=-1)
+    return np.clip(features, -BOUND, BOUND)
+
+
+def _naive(pairs: dict[str, NDArray[np.float64]], history_days: int) -> NDArray[np.float32]:
+    """Rank by frequency, ties by recency: shopping days with the category, minus the part of
+    the window since the last one. On a log scale, so that histograms of it keep their shape."""
+    score = pairs["days"] + 1.0 - np.minimum(pairs["last"], history_days) / history_days
+    return (2.0 * np.log(np.maximum(score, 1e-3)) - 2.0).astype(np.float32)

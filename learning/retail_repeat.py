@@ -1,0 +1,183 @@
+"""Will this customer buy this category again? Asked of every category bought lately.
+
+Privacy unit: the customer. Its examples are the pairs (snapshot, category) whose category it
+bought in the ``history_days`` before the snapshot; the target is a purchase of the same category
+in the ``horizon_days`` from the snapshot on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema import InvalidConfig, TaskConfig
+from learning import complete_journey, tables
+from learning.features import Events, Snapshot, feature_names, snapshot_at
+from learning.partner_file import cached, read_events
+from learning.task import Customers, PartnerData
+
+MAX_EXAMPLES = 128
+"""Most examples of one customer; a fixed public order of the pairs decides which stay."""
+_EPOCH = date(1970, 1, 1)
+
+
+class RetailRepeat:
+    """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
+
+    metric = "auc"
+
+    def __init__(self, config: TaskConfig, seed: int) -> None:
+        self.name = config.name
+        self._config = _checked(config)
+        self._seed = seed
+        self.feature_names = feature_names(tuple(self._config.categories))
+
+    def split_by_partner(self, folder: Path) -> dict[str, Path]:
+        """Partner -> its file of canonical events. Raises TableError."""
+        path = self._config.path
+        if path is None:
+            return cached(f"complete-journey-{complete_journey.digest()[:16]}",
+                          complete_journey.events, folder)
+        key = f"table-{tables.digest(path, self._config)[:16]}"
+        return cached(key, partial(tables.read_checked, self._config), folder)
+
+    def load(self, path: Path) -> PartnerData:
+        """Arrays of one partner from its file of events (canonical, or a table as documented in
+        docs/data.md). Raises TableError."""
+        partner, frame = tables.scan_partner(path, self._config)
+        events = read_events(frame, self._config.categories)
+        return self._split(events, self._is_newcomer(partner))
+
+    def describe(self) -> dict[str, object]:
+        """Where the data comes from, without data: name, source, digest, partners, features."""
+        path = self._config.path
+        if path is None:
+            facts = ("complete_journey", complete_journey.SOURCE, complete_journey.digest(),
+                     complete_journey.partners())
+        else:
+            facts = (Path(path).stem, Path(path).name, tables.digest(path, self._config),
+                     tables.partners(path))
+        keys = ("name", "source", "digest", "partners")
+        return {**dict(zip(keys, facts, strict=True)), "features": self.feature_names}
+
+    def _is_newcomer(self, partner: str) -> bool:
+        return self._config.newcomer_partner is not None and (
+            partner == self._config.newcomer_partner)
+
+    def _split(self, events: Events, newcomer: bool) -> PartnerData:
+        config = self._config
+        out = held_out(events.names, self._seed, config.holdout_fraction)
+        training = ~out
+        if newcomer:
+            training &= first_by_hash(events.names, self._seed, training,
+                                      config.newcomer_customers)
+        at = partial(self._customers, events)
+        return PartnerData(
+            train=at(config.train_snapshots, training),
+            validation=at([config.validation_snapshot], training),
+            test=at([config.test_snapshot], ~out),
+            heldout=at([config.test_snapshot], out),
+        )
+
+    def _customers(self, events: Events, days: Sequence[str], wanted: NDArray[np.bool_]) -> Customers:
+        config = self._config
+        snapshots = [snapshot_at(events, day_number(day), config.history_days,
+                                 config.horizon_days, len(config.categories)) for day in days]
+        return pack(snapshots, wanted)
+
+
+def pack(snapshots: Sequence[Snapshot], wanted: NDArray[np.bool_]) -> Customers:
+    """Examples of the ``wanted`` (n,) customers that have any history at a snapshot."""
+    present = np.any([snapshot.present for snapshot in snapshots], axis=0) & wanted
+    categories = snapshots[0].bought.shape[1]
+    order = np.random.default_rng(0).permutation(len(snapshots) * categories)
+    parts = []
+    for index, snapshot in enumerate(snapshots):
+        customer, category = np.nonzero(snapshot.bought & present[:, None])
+        parts.append((customer, order[index * categories + category],
+                      snapshot.features[customer, category],
+                      snapshot.targets[customer, category], snapshot.naive[customer, category]))
+    customer, priority, features, targets, naive = (
+        np.concatenate(column) for column in zip(*parts, strict=True))
+    by_customer = np.lexsort((priority, customer))
+    row = (np.cumsum(present) - 1)[customer[by_customer]]
+    counts = np.bincount(row, minlength=int(present.sum()))
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = place < MAX_EXAMPLES
+    source, target = by_customer[kept], (row[kept], place[kept])
+    shape = (int(present.sum()), int(min(MAX_EXAMPLES, counts.max(initial=1))))
+
+    def filled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        array = np.zeros((*shape, *values.shape[1:]), np.float32)
+        array[target] = values[source]
+        return array
+
+    mask = np.zeros(shape, np.bool_)
+    mask[target] = True
+    return Customers(filled(features), filled(targets), mask, filled(naive))
+
+
+def held_out(names: Sequence[str], seed: int, fraction: float) -> NDArray[np.bool_]:
+    """(n,) whether a customer stays out of training: its keyed hash alone decides."""
+    return _hashes(names, f"holdout {seed}") < fraction
+
+
+def first_by_hash(names: Sequence[str], seed: int, among: NDArray[np.bool_],
+                  count: int) -> NDArray[np.bool_]:
+    """(n,) the ``count`` customers of ``among`` with the smallest keyed hash."""
+    hashes = np.where(among, _hashes(names, f"newcomer {seed}"), np.inf)
+    chosen = np.zeros(len(names), np.bool_)
+    chosen[np.argsort(hashes, kind="stable")[:min(count, int(among.sum()))]] = True
+    return chosen
+
+
+def _hashes(names: Sequence[str], key: str) -> NDArray[np.float64]:
+    """(n,) in [0, 1)."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8, key=key.encode()).digest()
+               for name in names)
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.float64) / 2.0**64
+
+
+def day_number(iso: str) -> int:
+    """Days from 1970-01-01 to an ISO date."""
+    return (date.fromisoformat(iso) - _EPOCH).days
+
+
+def _checked(config: TaskConfig) -> TaskConfig:
+    """``config`` with the calendar filled in. Raises InvalidConfig for a calendar in which a
+    training label would overlap what is predicted later."""
+    if config.path is None:
+        config = tables.with_calendar(config, date.fromisoformat(complete_journey.LAST_DAY))
+    config.validate()
+    if not config.categories:
+        raise InvalidConfig("task.categories", "is empty; name the categories to learn, for "
+                            "example 'task.categories=[MILK,BREAD]'")
+    if len(set(config.categories)) != len(config.categories):
+        raise InvalidConfig("task.categories", "names a category twice")
+    dates = {"task.train_snapshots": config.train_snapshots,
+             "task.validation_snapshot": [config.validation_snapshot],
+             "task.test_snapshot": [config.test_snapshot]}
+    parsed = {key: [_parsed(key, value) for value in values] for key, values in dates.items()}
+    step = timedelta(days=config.horizon_days)
+    for earlier, later in (("task.train_snapshots", "task.validation_snapshot"),
+                           ("task.validation_snapshot", "task.test_snapshot")):
+        first = max(parsed[earlier]) + step
+        if parsed[later][0] < first:
+            raise InvalidConfig(later, f"must be {first} or later: before that, labels of "
+                                f"{earlier} are still open")
+    return config
+
+
+def _parsed(key: str, value: str) -> date:
+    if not value:
+        raise InvalidConfig(key, "is empty; give an ISO date, or a task.path to count back from")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise InvalidConfig(key, f"{value!r} is not an ISO date such as 2017-09-17") from None

@@ -1,0 +1,154 @@
+"""Gradients, local trainings and losses, customer by customer.
+
+A customer's loss is the mean binary cross-entropy over its examples, so heavy shoppers weigh as
+much as light ones. Customers without examples have gradient 0 and loss NaN. Nothing is clipped
+here: callers clip (privacy.clipping) and treat non-finite rows as 0.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+from learning.models import Logits
+from learning.task import Customers
+
+CHUNK = 256
+"""Customers worked on at once: bounds memory, changes no result."""
+_State = dict[str, torch.Tensor]
+_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def scores(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
+    """(n, e) logits; padded places hold what the model says of zeros."""
+    if not len(customers):
+        return np.zeros(customers.targets.shape, np.float32)
+    with torch.no_grad():
+        return np.concatenate([model(features).numpy()
+                               for features, _, _ in _chunks(customers, 4 * CHUNK)])
+
+
+def customer_losses(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
+    """(n,) mean cross-entropy of each customer; NaN without examples."""
+    logits = torch.from_numpy(scores(model, customers))
+    mask = _tensor(customers.mask).float()
+    losses = cross_entropy(logits, _tensor(customers.targets), reduction="none") * mask
+    return (losses.sum(1) / mask.sum(1)).numpy()
+
+
+def customer_gradients(
+    model: nn.Module, customers: Customers, chunk: int = CHUNK
+) -> Iterator[NDArray[np.float32]]:
+    """Yield (c, d): each customer's gradient of its mean loss, ``chunk`` customers at a time."""
+    if isinstance(model, Logits) and len(model.layers) == 1:
+        yield from _logistic_gradients(model, customers, chunk)
+        return
+    per_customer = vmap(grad(_loss_of(model)), in_dims=(None, 0, 0, 0))
+    state = _state(model)
+    for batch in _chunks(customers, chunk):
+        yield _flat(per_customer(state, *batch))
+
+
+def customer_deltas(
+    model: nn.Module, customers: Customers, steps: int, learning_rate: float, chunk: int = CHUNK
+) -> Iterator[NDArray[np.float32]]:
+    """Yield (c, d): what ``steps`` full-batch gradient steps on one customer's own examples,
+    starting from ``model``, change in the parameters."""
+    gradient = grad(_loss_of(model))
+    start = _state(model)
+
+    def delta(*batch: torch.Tensor) -> _State:
+        state = start
+        for _ in range(steps):
+            slope = gradient(state, *batch)
+            state = {name: value - learning_rate * slope[name] for name, value in state.items()}
+        return {name: value - start[name] for name, value in state.items()}
+
+    for batch in _chunks(customers, chunk):
+        yield _flat(vmap(delta)(*batch))
+
+
+def train_locally(
+    model: nn.Module, customers: Customers, weight_decay: float, iterations: int = 200
+) -> nn.Module:
+    """A copy of ``model`` trained to the minimum (L-BFGS) of the mean customer loss plus
+    ``weight_decay`` / 2 times the squared weights (biases are free). No privacy: baselines only."""
+    trained = copy.deepcopy(model)
+    useful = customers.take(np.flatnonzero(customers.mask.any(1)))
+    if not len(useful):
+        return trained
+    rows = useful.mask
+    features, targets = _tensor(useful.features[rows]), _tensor(useful.targets[rows])
+    counts = rows.sum(1)
+    weight = _tensor(np.repeat(1.0 / (counts * len(useful)), counts).astype(np.float32))
+    weights = [parameter for parameter in trained.parameters() if parameter.ndim > 1]
+    optimiser = torch.optim.LBFGS(trained.parameters(), max_iter=iterations, history_size=20,
+                                  tolerance_grad=1e-6, tolerance_change=1e-9,
+                                  line_search_fn="strong_wolfe")
+
+    def objective() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = (cross_entropy(trained(features), targets, reduction="none") * weight).sum()
+        loss = loss + weight_decay / 2 * sum((part**2).sum() for part in weights)
+        loss.backward()
+        return loss
+
+    optimiser.step(objective)
+    return trained
+
+
+def _logistic_gradients(
+    model: Logits, customers: Customers, chunk: int
+) -> Iterator[NDArray[np.float32]]:
+    """Closed form: mean over examples of (probability - target) * (features, 1)."""
+    with torch.no_grad():
+        for features, targets, mask in _chunks(customers, chunk):
+            residual = (torch.sigmoid(model(features)) - targets) * mask
+            residual = residual / mask.sum(1, keepdim=True).clamp(min=1)
+            slopes = torch.bmm(residual.unsqueeze(1), features).squeeze(1)
+            yield torch.cat([slopes, residual.sum(1, keepdim=True)], dim=1).numpy()
+
+
+def _loss_of(model: nn.Module) -> Callable[..., torch.Tensor]:
+    """Mean loss of one customer: (state, (e, f), (e,), (e,)) -> scalar."""
+
+    def loss(state: _State, features: torch.Tensor, targets: torch.Tensor,
+             mask: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(model, state, (features,))
+        losses = cross_entropy(logits, targets, reduction="none")
+        return (losses * mask).sum() / mask.sum().clamp(min=1)
+
+    return loss
+
+
+def _state(model: nn.Module) -> _State:
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def _flat(state: _State) -> NDArray[np.float32]:
+    """Per-customer tensors (c, ...) in parameter order -> (c, d)."""
+    return torch.cat([value.flatten(1) for value in state.values()], dim=1).detach().numpy()
+
+
+def _chunks(customers: Customers, chunk: int) -> Iterator[_Batch]:
+    for start in range(0, len(customers), chunk):
+        rows = slice(start, start + chunk)
+        yield (_tensor(customers.features[rows]), _tensor(customers.targets[rows]),
+               _tensor(customers.mask[rows]).float())
+
+
+def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
+    """Shares memory. The arrays may be read-only, and nothing here writes to them."""
+    if not array.flags.writeable:
+        import warnings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(array)
+    return torch.from_numpy(array)
