@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import tomli_w
 
+from conf.compose import to_json
+from conf.schema import Config, FederationConfig, StrategyConfig, TaskConfig, TrackingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTNERS = ("north", "south")
+CATEGORIES = ["bread", "coffee", "milk"]
 SERVER = '''
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import ServerApp
@@ -71,3 +80,71 @@ def test_each_node_has_its_own_config_and_a_json_config_arrives_unchanged(
     assert f"config {config}" in log
     running.stop()
     assert running.remaining() == []
+
+
+def _config(tracking_uri: str) -> Config:
+    return replace(
+        Config(),
+        task=TaskConfig(
+            categories=CATEGORIES, train_snapshots=["2017-06-01", "2017-07-01"],
+            validation_snapshot="2017-08-01", test_snapshot="2017-09-01"),
+        strategy=StrategyConfig(rounds=2, timeout_s=60.0),
+        federation=FederationConfig(
+            name="deployment", partners=list(PARTNERS), customers=dict.fromkeys(PARTNERS, 40)),
+        tracking=TrackingConfig(uri=tracking_uri),
+    ).validate()
+
+
+def _purchases(partner: str) -> pl.DataFrame:
+    """50 customers, each with a pace of its own for each category."""
+    rng = np.random.default_rng(PARTNERS.index(partner))
+    rows = [
+        (partner, f"{partner}-{customer}", float(day), category)
+        for customer in range(50) for category in CATEGORIES
+        for day in np.cumsum(rng.uniform(0.6, 1.4, 60) * rng.uniform(4, 60)) if day < 300
+    ]
+    frame = pl.DataFrame(rows, schema=["partner", "customer", "day", "category"], orient="row")
+    time = pl.datetime(2017, 1, 1) + pl.duration(minutes=(pl.col("day") * 1440).cast(pl.Int64))
+    return frame.select("partner", "customer", time.alias("time"), "category")
+
+
+def _site(folder: Path, partner: str, key: Path) -> dict[str, str]:
+    """A partner's folder: its own purchases, its own copy of the key, its own state."""
+    site = folder / partner
+    (site / "state").mkdir(parents=True)
+    _purchases(partner).write_csv(site / "purchases.csv", datetime_format="%Y-%m-%dT%H:%M:%S")
+    (site / "federation.key").write_bytes(key.read_bytes())
+    (site / "federation.key").chmod(0o600)
+    return {"partner": partner, "data-path": str(site / "purchases.csv"),
+            "key-path": str(site / "federation.key"), "state-path": str(site / "state")}
+
+
+def test_two_rounds_of_the_real_apps(tmp_path: Path, federation, monkeypatch) -> None:
+    """Each client reads only its own file and key, from its own node configuration."""
+    import mlflow
+
+    from encryption.parameters import choose_parameters
+    from keyholder.keys import SharedKey
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    config = _config(f"sqlite:///{tmp_path}/mlflow.db")
+    SharedKey.generate(choose_parameters(
+        config.encryption.name, len(PARTNERS), config.encryption.bits)).save(tmp_path / "key")
+    nodes = [_site(tmp_path, partner, tmp_path / "key") for partner in PARTNERS]
+    (tmp_path / "key").unlink()
+    running = federation(nodes)
+    running.run(ROOT, {"config": to_json(config)})
+
+    client = mlflow.MlflowClient(config.tracking.uri)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    answered = client.get_metric_history(run.info.run_id, "cohort/answered")
+    assert [(entry.step, entry.value) for entry in answered] == [(1, 2.0), (2, 2.0)]
+    assert run.data.metrics["cohort/refused"] == 0
+    for node in nodes:
+        assert (Path(node["state-path"]) / "ledger.jsonl").stat().st_size
+    operator_saw = next(process.log for process in running.processes
+                        if process.name == "superlink")
+    for node in nodes:
+        assert Path(node["data-path"]).parent.as_posix() not in operator_saw
