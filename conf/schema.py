@@ -44,8 +44,13 @@ class TaskConfig:
     path: str | None = None
     """A table (CSV or Parquet) with a partner column; None means the bundled real data."""
     categories: list[str] = field(default_factory=list)
-    """Public vocabulary; events of other categories are ignored."""
+    """Public vocabulary; events of other categories count as visits only."""
+    top_categories: int = 0
+    """Own tables only: take this many most frequent categories and declare them public."""
     history_days: int = 84
+    quiet_days: int = 28
+    """A category is asked about only if the customer bought it in the history, but not in these
+    last days of it. 0: every category of the history."""
     horizon_days: int = 28
     train_snapshots: list[str] = field(default_factory=list)
     """ISO dates at whose midnight a training example is cut: history before, label after."""
@@ -61,6 +66,9 @@ class TaskConfig:
         _one_of(self.name, "task", ("retail_repeat",))
         _positive(self.history_days, "task.history_days")
         _positive(self.horizon_days, "task.horizon_days")
+        _require(self.top_categories >= 0, "task.top_categories", "must not be negative")
+        _require(0 <= self.quiet_days < self.history_days, "task.quiet_days",
+                 f"must lie between 0 and history_days - 1, got {self.quiet_days}")
         _require(0 < self.holdout_fraction < 1, "task.holdout_fraction",
                  f"must lie between 0 and 1, got {self.holdout_fraction}")
         _require(self.newcomer_customers >= 0, "task.newcomer_customers", "must not be negative")

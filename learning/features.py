@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.schema import TaskConfig
+
 BOUND = 2.0
 """Every feature is clipped to [-BOUND, BOUND]."""
 CATEGORY_SCALE = 1.0
 """Value of a category's own indicator (0 elsewhere)."""
 
 HISTORY_FEATURES = (
-    "frequency", "recency", "overdue", "recent_frequency", "very_recent", "share_of_visits",
-    "trend", "spend", "quantity", "visits", "recent_visits", "visit_recency", "breadth",
-    "category_spread",
+    "frequency", "recency", "overdue", "visits_since", "overdue_in_visits", "share_of_visits",
+    "later_half", "spend", "quantity", "visits", "recent_visits", "visit_recency", "breadth",
+    "recent_breadth", "spread",
 )
 
 
@@ -55,30 +57,31 @@ class Events:
 class Snapshot:
     """All (customer, category) pairs at one moment.
 
-    features: (n, c, f) float32; targets, naive: (n, c) float32; bought: (n, c) bool, the pair
-    occurs in the history (only such pairs become examples); present: (n,) bool, the customer
-    has any event in the history.
+    features: (n, c, f) float32; targets, naive: (n, c) float32; asked: (n, c) bool, the pair is
+    an example: bought in the history, but not in its last quiet days; present: (n,) bool, the
+    customer has any event in the history.
     """
 
     features: NDArray[np.float32]
     targets: NDArray[np.float32]
     naive: NDArray[np.float32]
-    bought: NDArray[np.bool_]
+    asked: NDArray[np.bool_]
     present: NDArray[np.bool_]
 
 
-def snapshot_at(events: Events, day: int, history_days: int, horizon_days: int,
-                categories: int) -> Snapshot:
-    """Features from [day - history_days, day), targets from [day, day + horizon_days)."""
-    past = events.between(day - history_days, day)
-    future = events.between(day, day + horizon_days)
-    pairs = _pair_counts(past, categories, day)
+def snapshot_at(events: Events, day: int, config: TaskConfig) -> Snapshot:
+    """Features from the ``history_days`` before ``day``, targets from the ``horizon_days`` that
+    begin with it."""
+    categories = len(config.categories)
+    past = events.between(day - config.history_days, day)
+    future = events.between(day, day + config.horizon_days)
+    pairs = _pair_counts(past, categories, day, config.history_days)
     visits = _visit_counts(past, day)
     return Snapshot(
-        features=_features(pairs, visits, history_days, categories),
+        features=_features(pairs, visits, config.history_days, categories),
         targets=(_per_pair(future, categories) > 0).astype(np.float32),
-        naive=_naive(pairs, history_days),
-        bought=pairs["days"] > 0,
+        naive=_naive(pairs, config.history_days),
+        asked=(pairs["days"] > 0) & (pairs["last"] > config.quiet_days),
         present=visits["days"] > 0,
     )
 
@@ -93,20 +96,25 @@ def _per_pair(events: Events, categories: int,
     return total.reshape(len(events.names), categories).astype(np.float64)
 
 
-def _pair_counts(past: Events, categories: int, day: int) -> dict[str, NDArray[np.float64]]:
+def _pair_counts(past: Events, categories: int, day: int,
+                 history_days: int) -> dict[str, NDArray[np.float64]]:
+    """(n, c) each. last, first: age in days, 1 is the day before the snapshot; since: visits of
+    the customer after the last purchase of the category."""
     known = past.category >= 0
     index = past.customer[known] * categories + past.category[known]
     age = (day - past.day[known]).astype(np.float64)
     shape = (len(past.names), categories)
-    last, first = np.full(shape, np.inf), np.zeros(shape)
+    last, first = np.full(shape, float(history_days)), np.zeros(shape)
     np.minimum.at(last.reshape(-1), index, age)
     np.maximum.at(first.reshape(-1), index, age)
-
-    def within(days: int) -> NDArray[np.float64]:
-        return _per_pair(past.between(day - days, day), categories)
-
-    return {"days": _per_pair(past, categories), "last": last, "first": first,
-            "week": within(7), "month": within(28),
+    span = history_days + 1
+    visited = np.unique(past.customer * span + (day - past.day))
+    customer = np.arange(shape[0])[:, None] * span
+    since = np.searchsorted(visited, customer + last.astype(np.int64)) - np.searchsorted(
+        visited, customer)
+    later, month = (past.between(day - days, day) for days in (history_days // 2, 28))
+    return {"days": _per_pair(past, categories), "last": last, "first": first, "since": since,
+            "later": _per_pair(later, categories), "month": _per_pair(month, categories),
             "value": _per_pair(past, categories, past.value),
             "quantity": _per_pair(past, categories, past.quantity)}
 
@@ -117,7 +125,7 @@ def _visit_counts(past: Events, day: int) -> dict[str, NDArray[np.float64]]:
     visited = np.unique(past.customer * span + (day - past.day))
     customer, age = np.divmod(visited, span)
     n = len(past.names)
-    last = np.full(n, np.inf)
+    last = np.full(n, float(span))
     np.minimum.at(last, customer, age.astype(np.float64))
     return {"days": np.bincount(customer, minlength=n).astype(np.float64),
             "month": np.bincount(customer[age <= 28], minlength=n).astype(np.float64),
@@ -128,36 +136,35 @@ def _features(pairs: dict[str, NDArray[np.float64]], visits: dict[str, NDArray[n
               history_days: int, categories: int) -> NDArray[np.float32]:
     """(n, c, f) in the order of :func:`feature_names`. The offsets and divisors centre typical
     grocery shopping; they are constants, not statistics of anybody's data."""
-    days, last = pairs["days"], np.minimum(pairs["last"], history_days)
+    days, last = pairs["days"], pairs["last"]
     once = np.maximum(days, 1.0)
-    gaps = np.maximum(days - 1.0, 1.0)
-    cycle = np.where(days > 1, (pairs["first"] - last) / gaps, history_days / 2)
+    cycle = np.where(days > 1, (pairs["first"] - last) / np.maximum(days - 1.0, 1.0),
+                     history_days / 2)
     visit_days = np.maximum(visits["days"], 1.0)[:, None]
-    month_share = 28.0 / history_days
-    breadth = (days > 0).mean(axis=1, keepdims=True)
+    visit_last = np.minimum(visits["last"], history_days)[:, None]
     with np.errstate(all="ignore"):
         columns = [
             np.log(once) - 1.0,
             1.0 - 2.0 * np.sqrt(last / history_days),
             np.log(last / np.maximum(cycle, 1.0)),
-            np.log1p(pairs["month"]) - 0.7,
-            (pairs["week"] > 0) - 0.2,
+            np.log1p(pairs["since"]) - 1.5,
+            np.log((1.0 + pairs["since"]) * once / visit_days) - 0.5,
             np.log(once / visit_days) + 1.5,
-            (pairs["month"] - month_share * days) / np.sqrt(once),
+            np.log1p(pairs["later"]) - 0.7,
             np.log1p(np.maximum(pairs["value"], 0.0) / once) - 1.5,
             np.log(np.maximum(pairs["quantity"], 0.0) / once),
-            np.log(visit_days) - 2.7 + 0 * days,
-            (np.log1p(visits["month"]) - 1.8)[:, None] + 0 * days,
-            (1.0 - 2.0 * np.sqrt(np.minimum(visits["last"], history_days) / history_days))[:, None]
-            + 0 * days,
-            2.0 * breadth - 1.0 + 0 * days,
+            np.log(visit_days) - 2.7,
+            np.log1p(visits["month"])[:, None] - 1.8,
+            1.5 - 2.0 * np.sqrt(visit_last / history_days),
+            2.0 * (days > 0).mean(axis=1, keepdims=True) - 1.0,
+            2.0 * (pairs["month"] > 0).mean(axis=1, keepdims=True) - 0.5,
             np.log1p(np.maximum(pairs["first"] - last, 0.0) / 7.0) - 1.5,
         ]
-        stacked = np.stack(columns, axis=-1).astype(np.float32)
+        stacked = np.stack([np.broadcast_to(column, days.shape) for column in columns], axis=-1)
+    stacked = np.clip(np.nan_to_num(stacked.astype(np.float32), nan=0.0), -BOUND, BOUND)
     indicator = np.broadcast_to(np.eye(categories, dtype=np.float32) * CATEGORY_SCALE,
                                 (*days.shape, categories))
-    features = np.concatenate([np.nan_to_num(stacked, nan=0.0), indicator], axis=-1)
-    return np.clip(features, -BOUND, BOUND)
+    return np.concatenate([stacked, indicator], axis=-1)
 
 
 def _naive(pairs: dict[str, NDArray[np.float64]], history_days: int) -> NDArray[np.float32]:

@@ -86,20 +86,17 @@ class RetailRepeat:
         )
 
     def _customers(self, events: Events, days: Sequence[str], wanted: NDArray[np.bool_]) -> Customers:
-        config = self._config
-        snapshots = [snapshot_at(events, day_number(day), config.history_days,
-                                 config.horizon_days, len(config.categories)) for day in days]
-        return pack(snapshots, wanted)
+        return pack([snapshot_at(events, day_number(day), self._config) for day in days], wanted)
 
 
 def pack(snapshots: Sequence[Snapshot], wanted: NDArray[np.bool_]) -> Customers:
     """Examples of the ``wanted`` (n,) customers that have any history at a snapshot."""
     present = np.any([snapshot.present for snapshot in snapshots], axis=0) & wanted
-    categories = snapshots[0].bought.shape[1]
+    categories = snapshots[0].asked.shape[1]
     order = np.random.default_rng(0).permutation(len(snapshots) * categories)
     parts = []
     for index, snapshot in enumerate(snapshots):
-        customer, category = np.nonzero(snapshot.bought & present[:, None])
+        customer, category = np.nonzero(snapshot.asked & present[:, None])
         parts.append((customer, order[index * categories + category],
                       snapshot.features[customer, category],
                       snapshot.targets[customer, category], snapshot.naive[customer, category]))
