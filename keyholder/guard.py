@@ -1,0 +1,115 @@
+"""What may be opened, kept on disk: one sum a round, and nothing after a failed check.
+
+Files below the guard's folder, all written whole (temporary file, fsync, rename, fsync of the
+folder): ``claims/H.json`` the claim of a round, ``answers/H`` what its opening gave,
+``retired/run-H`` and ``retired/key-ID``. H is a SHA-256, because run names come from the server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from encryption.types import OpenedSum, OpeningClaim, RoundId
+from keyholder.refusals import AnotherSumClaimed, KeyRetired, OpeningRefused
+
+__all__ = ["OpeningGuard", "OpeningRefused"]
+
+
+class OpeningGuard:
+    """The memory of one opener, over restarts and processes that share the folder."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._root = Path(directory)
+        for name in ("claims", "answers", "retired"):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the guard against every other thread and process; a crash lets go of it.
+
+        An opening stays inside from its claim to its answer, so that a failed check retires the
+        key before another opening begins.
+        """
+        with (self._root / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def claim(self, claim: OpeningClaim, key_id: str) -> OpenedSum | None:
+        """Claim a round for one sum, on disk before this returns.
+
+        Returns the stored answer if this very claim was answered, else None: the caller may open
+        it (again, if it died before storing the answer). Raises KeyRetired, AnotherSumClaimed.
+        Call it inside :meth:`exclusive`.
+        """
+        if self._key_marker(key_id).exists() or self._run_marker(claim.round_id).exists():
+            raise KeyRetired("an earlier opening failed its checks; nothing more is opened")
+        wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
+        path = self._root / "claims" / f"{_name(claim.round_id)}.json"
+        if not path.exists():
+            _write(path, json.dumps(wanted).encode())
+            return None
+        if path.read_bytes() != json.dumps(wanted).encode():
+            raise AnotherSumClaimed("this round was claimed for another sum")
+        return self._answer(claim)
+
+    def store(self, claim: OpeningClaim, opened: OpenedSum) -> None:
+        """Keep the answer of a claim, to be given again."""
+        _write(self._answer_path(claim.round_id), opened.values.astype("<i8").tobytes())
+
+    def retire(self, round_id: RoundId, key_id: str) -> None:
+        """Refuse all openings of this run and of this key, for ever."""
+        _write(self._key_marker(key_id), b"")
+        _write(self._run_marker(round_id), b"")
+
+    def _answer(self, claim: OpeningClaim) -> OpenedSum | None:
+        path = self._answer_path(claim.round_id)
+        if not path.exists():
+            return None
+        values = np.frombuffer(path.read_bytes(), "<i8").astype(np.int64)
+        return OpenedSum(values, claim.partners)
+
+    def _answer_path(self, round_id: RoundId) -> Path:
+        return self._root / "answers" / _name(round_id)
+
+    def _run_marker(self, round_id: RoundId) -> Path:
+        return self._root / "retired" / f"run-{_hash(b'run', round_id.run.encode())}"
+
+    def _key_marker(self, key_id: str) -> Path:
+        return self._root / "retired" / f"key-{key_id}"
+
+
+def _name(round_id: RoundId) -> str:
+    return _hash(b"round", round_id.run.encode(), str(round_id.round).encode())
+
+
+def _hash(*parts: bytes) -> str:
+    framed = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return hashlib.sha256(b"veilsum guard 1\0" + framed).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all, and on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
