@@ -62,13 +62,14 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     """
     figure, axes = _axes("Does the federation beat what partners have today?")
     axes.grid(axis="x", visible=False)
+    dot = "o" if len(rounds) == 1 else ""  # a line through one point would not show
     if oracle is not None:
-        axes.plot(rounds, released, color=BLUE, alpha=0.35, linewidth=1.2,
+        axes.plot(rounds, released, color=BLUE, alpha=0.35, linewidth=1.2, marker=dot,
                   label="federated, as released (noised)")
-        axes.plot(rounds, oracle, color=BLUE, linewidth=2.4,
+        axes.plot(rounds, oracle, color=BLUE, linewidth=2.4, marker=dot,
                   label="federated, exact (simulation only)")
     else:
-        axes.plot(rounds, released, color=BLUE, linewidth=2.0,
+        axes.plot(rounds, released, color=BLUE, linewidth=2.0, marker=dot,
                   label="federated, as released (noised)")
     references = [(pooled, GREEN, "pooled data", (0, (6, 2))), (local, ORANGE, "each alone", "--"),
                   (naive, MUTED, "naive", ":")]
@@ -80,7 +81,8 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     axes.set_xlabel("round")
     axes.set_ylabel(f"{metric} on validation, all partners")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(min(rounds, default=0), max(rounds, default=1))
+    first = min(rounds, default=0)
+    axes.set_xlim(first, max([first + 1, *rounds]))
     _legend_above(axes, columns=2)
     return figure
 

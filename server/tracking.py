@@ -37,6 +37,7 @@ from server.tracking_names import (
     finite_only,
     flat_params,
     result_metrics,
+    run_note,
 )
 from server.trust import trust_statement
 
@@ -228,6 +229,7 @@ def _open_run(config: Config, dataset: DatasetDescription, tags: dict[str, str])
     experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
     tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
             **trust_statement(config), **tags}
+    tags.setdefault("mlflow.note.content", run_note(tags.get("trust", "see SECURITY.md")))
     run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
     run_id = str(run.info.run_id)
     if config.tracking.run_name is None:

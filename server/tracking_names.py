@@ -71,10 +71,24 @@ def _shorten(text: str) -> str:
 
 
 def default_run_name(config: Config, run_id: str) -> str:
-    """For example ``retail_repeat-logistic-noise_shares-eps3-shared_key-1f03ac``."""
+    """For example ``noise_shares-eps3-shared_key-logistic-retail_repeat-1f03ac``.
+
+    What usually differs comes first, because MLflow's tables cut names at about 25 characters.
+    """
     epsilon = [] if config.privacy.name == "none" else [f"eps{config.privacy.epsilon:g}"]
-    return "-".join([config.task.name, config.model.name, config.privacy.name, *epsilon,
-                     config.encryption.name, run_id[:6]])
+    return "-".join([config.privacy.name, *epsilon, config.encryption.name, config.model.name,
+                     config.task.name, run_id[:6]])
+
+
+def run_note(trust: str) -> str:
+    """The run's description in MLflow: what its numbers mean and whom it trusts."""
+    return (
+        f"**Trust.** {trust}\n\n"
+        "**Names.** `val/`, `test/` and `train/` are noised sums, as a deployment's operator sees "
+        "them. `oracle/` is exact, not private, and exists in a simulation only. A value that is "
+        "not finite is a tag `not_finite.<name>`.\n\n"
+        "Pictures: *Artifacts* > *figures*."
+    )
 
 
 def registered_name(config: Config) -> str:

@@ -1,0 +1,63 @@
+"""The answer fits its terminal and marks only what the intervals support."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from experiments.report import result_markdown, result_table
+from learning.results import Comparison, Estimate, RunResult
+
+
+def row(partner: str, customers: int, gain: Estimate) -> Comparison:
+    around = Estimate(.742, .732, .752)
+    return Comparison(partner, customers, around, around, around, around, gain, gain)
+
+
+RESULT = RunResult(
+    "auc",
+    (row("all", 12584, Estimate(-.007, -.011, -.003)), row("West Quarter", 1240, Estimate(.1)),
+     row("East", 25, Estimate(.048, .004, .092)), row("held out", 516, Estimate(.006, -.004, .01))),
+    {"test/auc": .741}, "noise_shares", 3.0, 6.9, 1e-5, "shared_key", 100, 457, 3.42, 71.3,
+    "d727673c6bf8", "sqlite:///mlflow.db")
+
+
+def show(result: RunResult, width: int) -> list[str]:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(result_table(result))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_every_row_fits_whole(width: int) -> None:
+    lines = show(RESULT, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert text.index("East") < text.index("West Quarter") < text.index("all") < text.index("held")
+    (east,) = [line for line in lines if line.startswith("East")]
+    assert "+.048 [.004, .092] ▲" in east
+    (whole,) = [line for line in lines if line.startswith("all")]
+    assert "-.007 [-.011, -.003] ▼" in whole
+    for name in ("held out", "West Quarter"):
+        (plain,) = [line for line in lines if line.startswith(name)]
+        assert "▲" not in plain and "▼" not in plain
+
+
+def test_the_caption_never_names_epsilon_without_delta_and_unit() -> None:
+    text = " ".join(" ".join(show(RESULT, 100)).split())
+    assert "ε = 3.00 at δ = 1e-05 (add or remove one customer" in text
+    assert "3.42 bytes per parameter" in text and "veilsum ui" in text
+    bare = "\n".join(show(replace(RESULT, epsilon=math.inf, comparisons=()), 80))
+    assert "none: the model may reveal customers" in bare and "test/auc" in bare
+
+
+def test_markdown_has_one_row_per_setting() -> None:
+    lines = result_markdown([("ours", RESULT), ("none", replace(RESULT, epsilon=math.inf))])
+    header, rule, ours, none = lines.strip().splitlines()
+    assert header.count("|") == rule.count("|") == ours.count("|") == none.count("|")
+    assert "**-.007 [-.011, -.003]**" in ours and none.startswith("| none | none |")
