@@ -45,7 +45,8 @@ def test_gains_are_sorted_and_hollow_where_the_interval_holds_zero() -> None:
         row("all", 120, Estimate(.1, .05, .2)), row("big", 100, Estimate(.01, -.1, .1)),
         row("small", 20, Estimate(.2, .1, .3)), row("odd", 30, Estimate(NAN))])
     text = draw(figure)
-    assert text.index("small  (") < text.index("odd  (") < text.index("big  (") < text.index("all  (")
+    places = [text.index(f"\n{name}  (") for name in ("small", "odd", "big", "all")]
+    assert places == sorted(places)
     faces = [line.get_markerfacecolor() for line in figure.axes[0].lines
              if line.get_marker() == "o" and len(line.get_xdata())]
     assert [face == "white" for face in faces] == [False, True, False]
