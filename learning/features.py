@@ -15,7 +15,7 @@ from conf.schema import TaskConfig
 
 BOUND = 2.0
 """Every feature is clipped to [-BOUND, BOUND]."""
-CATEGORY_SCALE = 1.0
+CATEGORY_SCALE = 2.0
 """Value of a category's own indicator (0 elsewhere)."""
 
 HISTORY_FEATURES = (
@@ -144,21 +144,21 @@ def _features(pairs: dict[str, NDArray[np.float64]], visits: dict[str, NDArray[n
     visit_last = np.minimum(visits["last"], history_days)[:, None]
     with np.errstate(all="ignore"):
         columns = [
-            np.log(once) - 1.0,
-            1.0 - 2.0 * np.sqrt(last / history_days),
-            np.log(last / np.maximum(cycle, 1.0)),
-            np.log1p(pairs["since"]) - 1.5,
-            np.log((1.0 + pairs["since"]) * once / visit_days) - 0.5,
-            np.log(once / visit_days) + 1.5,
-            np.log1p(pairs["later"]) - 0.7,
+            1.5 * (np.log(once) - 0.4),
+            1.0 - 4.0 * (np.sqrt(last / history_days) - 0.53),
+            np.log(last / np.maximum(cycle, 1.0)) - 0.5,
+            np.log1p(pairs["since"]) - 1.8,
+            1.5 * (np.log((1.0 + pairs["since"]) * once / visit_days) + 0.2),
+            np.log(once / visit_days) + 2.0,
+            1.5 * (np.log1p(pairs["later"]) - 0.3),
             np.log1p(np.maximum(pairs["value"], 0.0) / once) - 1.5,
-            np.log(np.maximum(pairs["quantity"], 0.0) / once),
-            np.log(visit_days) - 2.7,
-            np.log1p(visits["month"])[:, None] - 1.8,
-            1.5 - 2.0 * np.sqrt(visit_last / history_days),
-            2.0 * (days > 0).mean(axis=1, keepdims=True) - 1.0,
-            2.0 * (pairs["month"] > 0).mean(axis=1, keepdims=True) - 0.5,
-            np.log1p(np.maximum(pairs["first"] - last, 0.0) / 7.0) - 1.5,
+            1.5 * (np.log(np.maximum(pairs["quantity"], 0.0) / once) - 0.4),
+            np.log(visit_days) - 2.4,
+            np.log1p(visits["month"])[:, None] - 1.4,
+            0.6 - 2.0 * np.sqrt(visit_last / history_days),
+            3.0 * ((days > 0).mean(axis=1, keepdims=True) - 0.6),
+            3.0 * ((pairs["month"] > 0).mean(axis=1, keepdims=True) - 0.28),
+            np.log1p(np.maximum(pairs["first"] - last, 0.0) / 7.0) - 0.5,
         ]
         stacked = np.stack([np.broadcast_to(column, days.shape) for column in columns], axis=-1)
     stacked = np.clip(np.nan_to_num(stacked.astype(np.float32), nan=0.0), -BOUND, BOUND)

@@ -20,6 +20,9 @@ from conf.schema import InvalidConfig, TaskConfig
 from learning import complete_journey, tables
 from learning.features import Events, Snapshot, feature_names, snapshot_at
 from learning.partner_file import cached, read_events
+from learning.site_table import scan_partner
+from learning.table_checks import checked_events
+from learning.tables import iso_day
 from learning.task import Customers, PartnerData
 
 MAX_EXAMPLES = 128
@@ -44,13 +47,14 @@ class RetailRepeat:
         if path is None:
             return cached(f"complete-journey-{complete_journey.digest()[:16]}",
                           complete_journey.events, folder)
-        key = f"table-{tables.digest(path, self._config)[:16]}"
-        return cached(key, partial(tables.read_checked, self._config), folder)
+        if not Path(path).is_file():
+            raise InvalidConfig("task.path", f"there is no file {path}")
+        return cached(tables.cache_key(self._config), partial(checked_events, self._config), folder)
 
     def load(self, path: Path) -> PartnerData:
         """Arrays of one partner from its file of events (canonical, or a table as documented in
         docs/data.md). Raises TableError."""
-        partner, frame = tables.scan_partner(path, self._config)
+        partner, frame = scan_partner(path)
         events = read_events(frame, self._config.categories)
         return self._split(events, self._is_newcomer(partner))
 
@@ -61,7 +65,7 @@ class RetailRepeat:
             facts = ("complete_journey", complete_journey.SOURCE, complete_journey.digest(),
                      complete_journey.partners())
         else:
-            facts = (Path(path).stem, Path(path).name, tables.digest(path, self._config),
+            facts = (Path(path).stem, Path(path).name, tables.digest(path),
                      tables.partners(path))
         keys = ("name", "source", "digest", "partners")
         return {**dict(zip(keys, facts, strict=True)), "features": self.feature_names}
@@ -85,7 +89,8 @@ class RetailRepeat:
             heldout=at([config.test_snapshot], out),
         )
 
-    def _customers(self, events: Events, days: Sequence[str], wanted: NDArray[np.bool_]) -> Customers:
+    def _customers(self, events: Events, days: Sequence[str],
+                   wanted: NDArray[np.bool_]) -> Customers:
         return pack([snapshot_at(events, day_number(day), self._config) for day in days], wanted)
 
 
@@ -147,34 +152,26 @@ def day_number(iso: str) -> int:
 
 
 def _checked(config: TaskConfig) -> TaskConfig:
-    """``config`` with the calendar filled in. Raises InvalidConfig for a calendar in which a
-    training label would overlap what is predicted later."""
-    if config.path is None:
-        config = tables.with_calendar(config, date.fromisoformat(complete_journey.LAST_DAY))
+    """``config`` with the calendar filled in. Raises InvalidConfig for a calendar in which the
+    label of an example would overlap what is predicted later."""
     config.validate()
+    calendar = (config.train_snapshots, config.validation_snapshot, config.test_snapshot)
+    if config.top_categories or not all(calendar):
+        config = tables.prepare_task(config)
     if not config.categories:
         raise InvalidConfig("task.categories", "is empty; name the categories to learn, for "
                             "example 'task.categories=[MILK,BREAD]'")
     if len(set(config.categories)) != len(config.categories):
         raise InvalidConfig("task.categories", "names a category twice")
-    dates = {"task.train_snapshots": config.train_snapshots,
-             "task.validation_snapshot": [config.validation_snapshot],
-             "task.test_snapshot": [config.test_snapshot]}
-    parsed = {key: [_parsed(key, value) for value in values] for key, values in dates.items()}
+    if not config.train_snapshots:
+        raise InvalidConfig("task.train_snapshots", "is empty: give at least one ISO date")
     step = timedelta(days=config.horizon_days)
-    for earlier, later in (("task.train_snapshots", "task.validation_snapshot"),
-                           ("task.validation_snapshot", "task.test_snapshot")):
-        first = max(parsed[earlier]) + step
-        if parsed[later][0] < first:
-            raise InvalidConfig(later, f"must be {first} or later: before that, labels of "
-                                f"{earlier} are still open")
+    train = [iso_day("task.train_snapshots", day) for day in config.train_snapshots]
+    validation = iso_day("task.validation_snapshot", config.validation_snapshot)
+    test = iso_day("task.test_snapshot", config.test_snapshot)
+    for key, day, earliest in (("task.validation_snapshot", validation, max(train) + step),
+                               ("task.test_snapshot", test, validation + step)):
+        if day < earliest:
+            raise InvalidConfig(key, f"must be {earliest} or later: before that, earlier labels "
+                                "are still open")
     return config
-
-
-def _parsed(key: str, value: str) -> date:
-    if not value:
-        raise InvalidConfig(key, "is empty; give an ISO date, or a task.path to count back from")
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        raise InvalidConfig(key, f"{value!r} is not an ISO date such as 2017-09-17") from None

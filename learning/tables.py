@@ -1,25 +1,237 @@
+"""Bring your own data: one table of purchases, CSV or Parquet. Format: docs/data.md."""
+
 from __future__ import annotations
-from dataclasses import replace
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+
 import polars as pl
+
 from conf.schema import InvalidConfig, TaskConfig
-from learning.partner_file import partner_of
+from learning.partner_file import COLUMNS
+
+REQUIRED = ("partner", "customer", "time", "category")
+OPTIONAL = {"quantity": 1.0, "value": 0.0}
+"""Columns that may be absent, and what then stands in every row."""
 TRAIN_SNAPSHOTS = 6
-def with_calendar(config: TaskConfig, last_day: date) -> TaskConfig:
-    """Fill in the snapshots that ``config`` leaves empty, counted back from the table's last day:
-    the test snapshot leaves exactly one horizon of days for its labels, the validation snapshot
-    lies one horizon earlier, and TRAIN_SNAPSHOTS training snapshots each one horizon earlier."""
+_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_EMPTY = ("", "nan", "null")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of defect in one column. ``rows``: the first few, as a person counts them (the
+    header of a CSV is line 1; a Parquet file begins with row 1); ``count``: how many in all;
+    ``key``: the override that cures it, where one does."""
+
+    severity: str
+    column: str
+    text: str
+    cure: str
+    rows: tuple[int, ...] = ()
+    count: int = 0
+    key: str = "task.path"
+
+    def __str__(self) -> str:
+        where = f"row {', '.join(map(str, self.rows))}" if self.rows else ""
+        if self.count > len(self.rows):
+            where += f" and {self.count - len(self.rows):,} more"
+        place = ", ".join(part for part in (f"column {self.column}" if self.column else "", where)
+                          if part)
+        return f"{place}: {self.text}; {self.cure}" if place else f"{self.text}; {self.cure}"
+
+
+class TableError(InvalidConfig):
+    """A table that cannot be used. ``findings``: all errors, the worst first."""
+
+    def __init__(self, path: Path | str, findings: Sequence[Finding]) -> None:
+        shown = "".join(f"\n- {finding}" for finding in findings[:5])
+        more = f"\n- and {len(findings) - 5} more kinds of errors" if len(findings) > 5 else ""
+        super().__init__(findings[0].key, f"{path} cannot be used:{shown}{more}\n"
+                         f"`veilsum validate-data {path}` shows everything")
+        self.findings = tuple(findings)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A parsed table. raw: as read, every cell text or its Parquet type; parsed: COLUMNS and
+    ``row`` as a person counts, null where a cell is empty or cannot be understood."""
+
+    path: Path
+    raw: pl.DataFrame
+    parsed: pl.DataFrame
+
+
+def read_table(path: Path | str) -> Table:
+    """Read and parse without judging rows. Raises TableError if that is not possible: no file,
+    not a table, a required column missing. A missing ``partner`` column is filled with the
+    file's name only by :func:`learning.site_table.scan_partner`."""
+    return parse(Path(path), read_raw(Path(path)), REQUIRED)
+
+
+def parse(path: Path, raw: pl.DataFrame, required: Sequence[str]) -> Table:
+    """See :func:`read_table`; ``required``: the columns that must be there."""
+    missing = [name for name in required if name not in raw.columns]
+    if missing:
+        raise TableError(path, [Finding(
+            "error", name, "the column is missing",
+            f"add it or rename one of: {', '.join(raw.columns)}") for name in missing])
+    if not len(raw):
+        raise TableError(path, [Finding("error", "", "the table has no rows", "add purchases")])
+    first = 1 if _is_parquet(path) else 2
+    parsed = raw.select(
+        pl.int_range(first, len(raw) + first, dtype=pl.Int64).alias("row"),
+        *(_text(name) if name in raw.columns else pl.lit(path.stem).alias(name)
+          for name in ("partner", "customer")),
+        _time(raw.schema["time"]),
+        _text("category"),
+        *(_number(name) if name in raw.columns else pl.lit(value).alias(name)
+          for name, value in OPTIONAL.items()),
+    )
+    return Table(path, raw, parsed)
+
+
+def canonical(table: Table) -> pl.DataFrame:
+    """The rows that count, in COLUMNS: complete ones with a quantity above 0."""
+    return (table.parsed.drop_nulls(REQUIRED).filter(pl.col("quantity") > 0)
+            .with_columns(pl.col("value").fill_null(0.0).clip(0.0))
+            .select(pl.col(name).cast(kind) for name, kind in COLUMNS.items()))
+
+
+def prepare_task(config: TaskConfig) -> TaskConfig:
+    """Everything a run must agree on made explicit: the calendar, and the vocabulary if
+    ``top_categories`` asks for one. Idempotent. Reads the table of ``path``, if there is one.
+    Raises InvalidConfig, TableError."""
+    if config.path is None:
+        from learning.complete_journey import LAST_DAY
+
+        if config.top_categories:
+            raise InvalidConfig("task.top_categories", "is for own tables (task.path); the "
+                                "bundled data has the categories of task.categories")
+        return with_calendar(config, date.fromisoformat(LAST_DAY))
+    if not config.top_categories and config.train_snapshots and config.validation_snapshot and (
+            config.test_snapshot):
+        return config
+    rows = canonical(read_table(config.path))
+    if not len(rows):
+        raise TableError(config.path, [Finding(
+            "error", "", "no row is complete and has a quantity above 0", "fix the rows")])
+    if config.top_categories:
+        frequent = (rows.group_by("category").len().sort("len", "category",
+                    descending=[True, False]).head(config.top_categories))
+        config = replace(config, categories=sorted(frequent["category"]), top_categories=0)
+    days = rows["time"].dt.date()
+    return with_calendar(config, days.max(), days.min())  # type: ignore[arg-type]
+
+
+def with_calendar(config: TaskConfig, last_day: date, first_day: date | None = None) -> TaskConfig:
+    """Fill in the snapshots that ``config`` leaves empty, counted back from the last day.
+
+    The test snapshot leaves exactly one horizon of days for its labels; validation lies one
+    horizon earlier; up to TRAIN_SNAPSHOTS training snapshots follow, each one horizon earlier,
+    as long as a whole history lies before them (at least one is kept).
+    """
     step = timedelta(days=config.horizon_days)
     test = config.test_snapshot or (last_day + timedelta(days=1) - step).isoformat()
-    validation = config.validation_snapshot or (date.fromisoformat(test) - step).isoformat()
+    validation = config.validation_snapshot or (iso_day("task.test_snapshot", test)
+                                                - step).isoformat()
+    newest = iso_day("task.validation_snapshot", validation) - step
+    earliest = newest if first_day is None else first_day + timedelta(days=config.history_days)
     train = config.train_snapshots or [
-        (date.fromisoformat(validation) - back * step).isoformat()
-        for back in range(TRAIN_SNAPSHOTS, 0, -1)]
+        (newest - back * step).isoformat() for back in reversed(range(TRAIN_SNAPSHOTS))
+        if back == 0 or first_day is None or newest - back * step >= earliest]
     return replace(config, test_snapshot=test, validation_snapshot=validation,
                    train_snapshots=train)
-def scan_partner(path, config):
-    return partner_of(path), pl.scan_parquet(path)
-def digest(path, config): raise NotImplementedError
-def partners(path): raise NotImplementedError
-def read_checked(config): raise NotImplementedError
+
+
+def iso_day(key: str, value: str) -> date:
+    """Raises InvalidConfig naming ``key``."""
+    if not value:
+        raise InvalidConfig(key, "is empty: give an ISO date such as 2017-09-17")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise InvalidConfig(key, f"{value!r} is not an ISO date such as 2017-09-17") from None
+
+
+def digest(path: Path | str) -> str:
+    """SHA-256 of the file; empty where this machine does not have it (a deployment's server)."""
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def cache_key(config: TaskConfig) -> str:
+    """Names the checked partner files of one table under one calendar and vocabulary."""
+    settings = {**asdict(config), "newcomer_partner": None, "newcomer_customers": 0, "path": None}
+    text = json.dumps([digest(str(config.path)), settings], sort_keys=True)
+    return "table-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def partners(path: Path | str) -> tuple[str, ...]:
+    """Names in the table; none where this machine does not have it."""
+    if not Path(path).is_file():
+        return ()
+    return tuple(sorted(read_table(path).parsed["partner"].drop_nulls().unique()))
+
+
+def read_raw(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise TableError(path, [Finding("error", "", "there is no such file", "check the path")])
+    try:
+        if _is_parquet(path):
+            frame = pl.read_parquet(path)
+        else:
+            frame = pl.read_csv(path, infer_schema=False, separator=_separator(path))
+    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TableError(path, [Finding("error", "", f"it cannot be read ({reason})",
+                                        "give a CSV in UTF-8 with a header, or Parquet")]) from None
+    names = [name.strip().lower() for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise TableError(path, [Finding("error", "", "two columns have the same name",
+                                        "rename one")])
+    return frame.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _separator(path: Path) -> str:
+    """Comma, semicolon or tab: whichever the header has most of."""
+    with path.open("rb") as file:
+        header = file.readline(65_536)
+    return max(",;\t", key=lambda mark: header.count(mark.encode()))
+
+
+def _text(name: str) -> pl.Expr:
+    text = pl.col(name).cast(pl.String).str.strip_chars()
+    return pl.when(~text.str.to_lowercase().is_in(_EMPTY)).then(text).alias(name)
+
+
+def _time(kind: pl.DataType) -> pl.Expr:
+    column = pl.col("time")
+    if isinstance(kind, pl.Datetime):
+        return column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    if kind == pl.Date:
+        return column.cast(pl.Datetime("us"))
+    text = column.cast(pl.String).str.strip_chars()
+    known = pl.when(text.str.contains(_TIME)).then(
+        text.str.replace("T", " ", literal=True).str.slice(0, 19).str.strip_chars("Z"))
+    short = known.otherwise(None)
+    formats = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+    return pl.coalesce(
+        *(short.str.to_datetime(form, strict=False, time_unit="us") for form in formats),
+        short.str.slice(0, 16).str.to_datetime("%Y-%m-%d %H:%M", strict=False, time_unit="us"),
+    ).alias("time")
+
+
+def _number(name: str) -> pl.Expr:
+    column = pl.col(name).cast(pl.String).str.strip_chars()
+    number = column.cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number).alias(name)

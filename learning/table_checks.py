@@ -1,0 +1,195 @@
+"""What is wrong with a table, by row and column, and what cures it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import polars as pl
+
+from conf.schema import TaskConfig
+from learning.tables import (
+    OPTIONAL,
+    REQUIRED,
+    Finding,
+    Table,
+    TableError,
+    canonical,
+    iso_day,
+    prepare_task,
+    read_table,
+)
+
+SHOWN = 5
+"""Rows named per finding."""
+MINIMUM_CUSTOMERS = 10
+"""Fewest customers of a partner with any purchase in the calendar."""
+FEW_CUSTOMERS = 100
+_LARGE_BYTES = 4 << 30
+
+
+def check_file(config: TaskConfig) -> tuple[list[Finding], Table | None]:
+    """All findings about the table of ``config.path``, errors first, and the table if it could
+    be read at all."""
+    try:
+        table = read_table(str(config.path))
+    except TableError as error:
+        return list(error.findings), None
+    found = [*check_rows(table), *check_partners(table, config)]
+    return sorted(found, key=lambda finding: finding.severity != "error"), table
+
+
+def checked_events(config: TaskConfig) -> pl.DataFrame:
+    """Canonical events of all partners. Raises TableError with every error found."""
+    found, table = check_file(config)
+    errors = [finding for finding in found if finding.severity == "error"]
+    if errors or table is None:
+        raise TableError(str(config.path), errors)
+    return canonical(table)
+
+
+def check_rows(table: Table) -> list[Finding]:
+    """What each row shows by itself, and rows that repeat another."""
+    return [*_cells(table), *_quantities(table), *_duplicates(table), *_size(table)]
+
+
+def check_partners(table: Table, config: TaskConfig) -> list[Finding]:
+    """What only the whole table under the task's calendar and vocabulary shows."""
+    rows = canonical(table)
+    if not len(rows):
+        return [Finding("error", "", "no row is complete and has a quantity above 0",
+                        "fix the rows")]
+    config = prepare_task(config)
+    return [*_categories(rows, config), *_calendar(rows, config), *_customers(rows, config)]
+
+
+def _cells(table: Table) -> Iterator[Finding]:
+    cures = {
+        "time": "write 2017-03-26 or 2017-03-26 14:05",
+        "quantity": "write a number with a decimal point, such as 2 or 0.5",
+        "value": "write a number with a decimal point, such as 12.95",
+    }
+    for name in (*REQUIRED, *OPTIONAL):
+        if name not in table.raw.columns:
+            continue
+        raw = table.raw[name].cast(pl.String).str.strip_chars()
+        empty = raw.is_null() | raw.str.to_lowercase().is_in(["", "nan", "null"])
+        unknown = table.parsed[name].is_null()
+        yield from _rows(table, empty & unknown, "error", name, "is empty or not a number"
+                         if name in OPTIONAL else "is empty", "fill it in or drop the row")
+        bad = unknown & ~empty
+        example = raw.filter(bad).head(1).to_list()
+        yield from _rows(table, bad, "error", name, f"cannot read {example[0]!r}" if example
+                         else "", cures.get(name, "correct it"))
+
+
+def _quantities(table: Table) -> Iterator[Finding]:
+    yield from _rows(table, (table.parsed["quantity"] <= 0).fill_null(False), "warning",
+                     "quantity", "is 0 or below", "the rows are left out (returns, corrections)")
+    yield from _rows(table, (table.parsed["value"] < 0).fill_null(False), "warning", "value",
+                     "is below 0", "it counts as 0")
+
+
+def _duplicates(table: Table) -> Iterator[Finding]:
+    columns = [name for name in (*REQUIRED, *OPTIONAL) if name in table.raw.columns]
+    repeats = ~table.parsed.select(pl.struct(columns).is_first_distinct()).to_series()
+    complete = table.parsed.select(pl.all_horizontal(pl.col(REQUIRED).is_not_null())).to_series()
+    yield from _rows(table, repeats & complete, "error", "", "repeats an earlier row exactly",
+                     "drop the repeats, or add them up in a quantity column")
+
+
+def _size(table: Table) -> Iterator[Finding]:
+    size = table.path.stat().st_size
+    if size > _LARGE_BYTES:
+        yield Finding("warning", "", f"the file has {size / 2**30:.0f} GiB and is read at once",
+                      "split it by partner if memory runs out")
+
+
+def _categories(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
+    known = set(config.categories)
+    counts = rows.group_by("category").len().sort("len", "category", descending=[True, False])
+    unknown = counts.filter(~pl.col("category").is_in(list(known)))
+    if len(unknown) == len(counts):
+        names = ",".join(_quoted(name) for name in counts["category"].head(3))
+        wanted = min(30, len(counts))
+        yield Finding(
+            "error", "category", "no category of the task occurs",
+            f"name yours: 'task.categories=[{names},...]', or declare the {wanted} most frequent "
+            f"ones public: task.top_categories={wanted}", key="task.categories")
+    elif len(unknown):
+        share = unknown["len"].sum() / counts["len"].sum()
+        names = ", ".join(unknown["category"].head(3))
+        yield Finding("warning", "category",
+                      f"{len(unknown):,} categories ({share:.0%} of rows) are not in "
+                      f"task.categories: {names}{', ...' if len(unknown) > 3 else ''}",
+                      "their rows count as visits only; to ask about them, name them in "
+                      f"task.categories or set task.top_categories={min(30, len(counts))}")
+    absent = sorted(known - set(counts["category"]))
+    if absent and len(absent) < len(known):
+        yield Finding("warning", "category", f"{len(absent)} categories of the task never occur: "
+                      f"{', '.join(absent[:3])}", "drop them from task.categories")
+
+
+def _calendar(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
+    first, last = rows["time"].dt.date().min(), rows["time"].dt.date().max()
+    assert isinstance(first, date) and isinstance(last, date)
+    begin, end = _span(config)
+    if first > begin:
+        days = (last - first).days + 1
+        needed = config.history_days + 3 * config.horizon_days
+        cure = (f"the table spans {days} days and {needed} are needed: shorten "
+                "task.history_days or task.horizon_days") if days < needed else (
+                    "set task.train_snapshots later")
+        yield Finding("error", "time", f"the first training snapshot looks back to {begin}, the "
+                      f"table begins {first}", cure, key="task.train_snapshots")
+    if last < end - timedelta(days=1 + config.horizon_days // 2):
+        yield Finding("error", "time", f"the test snapshot {config.test_snapshot} needs purchases "
+                      f"until {end - timedelta(days=1)}, the table ends {last}",
+                      "set the snapshots earlier, or leave them empty to count back from the "
+                      "last day", key="task.test_snapshot")
+    outside = int(((rows["time"].dt.date() < begin) | (rows["time"].dt.date() >= end)).sum())
+    if outside:
+        yield Finding("warning", "time", f"{outside:,} purchases lie outside the task's calendar "
+                      f"({begin} to {end - timedelta(days=1)})", "they are not used")
+
+
+def _customers(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
+    begin, end = _span(config)
+    counts = dict.fromkeys(sorted(rows["partner"].unique()), 0)
+    if len(counts) < 2:
+        yield Finding("error", "partner", f"there is only one partner, {next(iter(counts))!r}",
+                      "a federation needs at least 2 (3 with privacy=noise_shares)")
+    inside = rows.filter(pl.col("time").dt.date().is_between(begin, end, closed="left"))
+    counts.update(inside.group_by("partner").agg(pl.col("customer").n_unique()).iter_rows())
+    for partner, count in counts.items():
+        if count < MINIMUM_CUSTOMERS:
+            what = "has no purchases" if not count else f"has only {count} customers"
+            yield Finding("error", "partner", f"{partner!r} {what} between {begin} and {end}",
+                          f"each partner needs {MINIMUM_CUSTOMERS} customers: leave it out or "
+                          "check its dates")
+        elif count < FEW_CUSTOMERS:
+            yield Finding("warning", "partner", f"{partner!r} has only {count} customers",
+                          "its own row of the results will be uncertain")
+    shared = rows.select("partner", "customer").unique()["customer"].is_duplicated().sum()
+    if shared:
+        yield Finding("warning", "customer", "some names occur at several partners",
+                      "they count as different customers, each protected by itself")
+
+
+def _span(config: TaskConfig) -> tuple[date, date]:
+    """First day of the earliest history, and the day after the last label."""
+    begin = min(iso_day("task.train_snapshots", day) for day in config.train_snapshots)
+    end = iso_day("task.test_snapshot", config.test_snapshot)
+    return begin - timedelta(days=config.history_days), end + timedelta(days=config.horizon_days)
+
+
+def _rows(table: Table, bad: pl.Series, severity: str, column: str, text: str,
+          cure: str) -> Iterator[Finding]:
+    count = int(bad.sum())
+    if count:
+        rows = table.parsed["row"].filter(bad).head(SHOWN)
+        yield Finding(severity, column, text, cure, tuple(rows), count)
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("_", "").isalnum() else f'"{name}"'
