@@ -46,7 +46,8 @@ def unpack(slots: NDArray[np.complex128], parameters: CKKSParameters) -> Unpacke
     """
     reals = np.stack((slots.real, slots.imag), axis=1)  # (blocks, 2, N/2)
     grid = np.rint(reals)
-    distance = float(np.max(np.abs(reals - grid))) if reals.size else 0.0
+    with np.errstate(invalid="ignore"):
+        distance = float(np.max(np.abs(reals - grid)))
     shape = (len(slots), parameters.digits_per_real, *reals.shape[1:])
     if not np.isfinite(distance) or bool(np.any(np.abs(grid) > parameters.magnitude)):
         return Unpacked(np.zeros(np.prod(shape), np.int64), distance, False)

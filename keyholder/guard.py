@@ -1,19 +1,19 @@
 """What may be opened, kept on disk: one sum a round, and nothing after a failed check.
 
-Files below the guard's folder, all written whole (temporary file, fsync, rename, fsync of the
-folder): ``claims/H.json`` the claim of a round, ``answers/H`` what its opening gave,
+Files below the guard's folder, all written whole (temporary file, fsync, rename or link, fsync of
+the folder): ``claims/H.json`` the claim of a round, ``answers/H`` what its opening gave,
 ``retired/run-H`` and ``retired/key-ID``. H is a SHA-256, because run names come from the server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ class OpeningGuard:
         for name in ("claims", "answers", "retired"):
             (self._root / name).mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the guard against every other thread and process; a crash lets go of it.
 
@@ -48,16 +48,16 @@ class OpeningGuard:
 
         Returns the stored answer if this very claim was answered, else None: the caller may open
         it (again, if it died before storing the answer). Raises KeyRetired, AnotherSumClaimed.
-        Call it inside :meth:`exclusive`.
+        Of several processes that claim at once, one wins.
         """
         if self._key_marker(key_id).exists() or self._run_marker(claim.round_id).exists():
             raise KeyRetired("an earlier opening failed its checks; nothing more is opened")
         wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
+        content = json.dumps(wanted).encode()
         path = self._root / "claims" / f"{_name(claim.round_id)}.json"
-        if not path.exists():
-            _write(path, json.dumps(wanted).encode())
-            return None
-        if path.read_bytes() != json.dumps(wanted).encode():
+        with contextlib.suppress(FileExistsError):
+            _write(path, content, replace=False)
+        if path.read_bytes() != content:
             raise AnotherSumClaimed("this round was claimed for another sum")
         return self._answer(claim)
 
@@ -96,8 +96,11 @@ def _hash(*parts: bytes) -> str:
     return hashlib.sha256(b"veilsum guard 1\0" + framed).hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+def _write(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Whole or not at all, and on the disk when this returns.
+
+    Raises FileExistsError if the file is there and must not be replaced.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -105,7 +108,10 @@ def _write(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)  # fails where the file exists, unlike a rename
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -97,7 +97,10 @@ class SharedKey:
                 file.write(frame + hashlib.sha256(frame).digest())
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, path)  # fails if path exists, unlike a rename
+            path.hardlink_to(temporary)  # fails where the file exists, unlike a rename
+        except FileExistsError:
+            raise FileExistsError(
+                f"{path} exists; a key is never overwritten, move it away first") from None
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()

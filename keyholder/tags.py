@@ -3,21 +3,23 @@
 tag_k = sum_j r_kj d_j mod p, p = 2^61 - 1, k = 0, 1, 2, over the digits d that the layout covers:
 data, the constant and the partner map. The coefficients r come from AES-256 in counter mode under
 a key derived from the tag key, the parameters' fingerprint, the run and the round, so every round
-has its own and the operator, who lacks the key, sees them as uniform. A word of the stream gives
-its low 61 bits (the value p stands for 0: a bias of 2^-61).
+has its own and the operator, who lacks the key, sees them as uniform. The stream serves stretches
+of 8,192 digits: for each its r_0, then r_1, then r_2, a little-endian word each, of which the low
+61 bits count (the value p stands for 0: a bias of 2^-61).
 
-Guarantee: whoever turns the digits of an honest sum into other digits, none of them changed by a
-multiple of p (they stay below 2^31), and adds any guess to the tags, passes with probability about
-p^-3 = 2^-183. Not covered: a partner that tells the operator the key.
+Guarantee: whoever changes some digits of an honest sum, none of them by a multiple of p (digits
+stay below 2^31), and adds any guess to the tags, passes with probability about p^-3 = 2^-183. Not
+covered: a partner that tells the operator the key, and the limbs themselves, which may change only
+in ways that leave each tag as it is.
 
-Arithmetic: coefficients as four 16-bit limbs, digits as 15 low bits and a signed rest of at most
-16 bits, products summed by BLAS in doubles over at most 2^15 digits: below 2^(16 + 16 + 15), exact.
+Arithmetic: products of a 32-bit or 29-bit limb of r with a part of at most 17 bits of a digit,
+summed over 2^13 digits, stay below 2^62: int64 is exact, and no BLAS with its threads is involved.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
 from encryption.control import TAG_BITS, TAGS, ControlLayout
@@ -25,28 +27,32 @@ from encryption.types import RoundId
 from keyholder.keys import SharedKey
 
 PRIME = 2**TAG_BITS - 1
-_CHUNK = 2**15
-_LIMB_BITS = 16
-_DIGIT_LOW_BITS = 15
+_STRETCH = 2**13
+_PART_BITS = 16
 
 
 def tags(digits: NDArray[np.int64], key: SharedKey, round_id: RoundId) -> tuple[int, ...]:
-    """(n,) digits with |d| < 2^31 -> three tags below p."""
-    stream = _stream(key, round_id)
+    """(n,) digits with |d| <= 2^31 -> three tags below p."""
+    stream, zeros = _stream(key, round_id), memoryview(bytes(8 * TAGS * _STRETCH))
     totals = [0] * TAGS
-    for start in range(0, len(digits), _CHUNK):
-        part = digits[start : start + _CHUNK]
-        words = np.frombuffer(stream.update(bytes(8 * TAGS * len(part))), "<u8")
-        limbs = (words & np.uint64(PRIME)).view("<u2").reshape(len(part), 4 * TAGS)
-        split = np.empty((len(part), 2))
-        split[:, 0] = part & (2**_DIGIT_LOW_BITS - 1)
-        split[:, 1] = part >> _DIGIT_LOW_BITS
-        products = limbs.astype(np.float64).T @ split  # (12, 2), exact integers
-        for row, (low, high) in enumerate(products.tolist()):
-            tag, limb = divmod(row, 4)
-            weighed = int(low) + (int(high) << _DIGIT_LOW_BITS)
-            totals[tag] += weighed << (_LIMB_BITS * limb)
+    for start in range(0, len(digits), _STRETCH):
+        stretch = digits[start : start + _STRETCH]
+        parts = _parts(stretch)
+        words = np.frombuffer(stream.update(zeros[: 8 * TAGS * len(stretch)]), "<u8")
+        limbs = (words & np.uint64(PRIME)).view("<u4").reshape(TAGS, len(stretch), 2)
+        for tag in range(TAGS):
+            for limb in range(2):
+                column = limbs[tag, :, limb].astype(np.int64)
+                totals[tag] += sum(int(np.dot(column, part)) << (32 * limb + shift)
+                                   for shift, part in parts)
     return tuple(total % PRIME for total in totals)
+
+
+def _parts(digits: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
+    """(shift, part) with digits = sum of part * 2^shift and |part| <= 2^17."""
+    if int(digits.min()) >= -(2**17) and int(digits.max()) <= 2**17:
+        return [(0, digits)]
+    return [(0, digits & (2**_PART_BITS - 1)), (_PART_BITS, digits >> _PART_BITS)]
 
 
 def to_digits(values: tuple[int, ...], layout: ControlLayout) -> NDArray[np.int64]:
@@ -65,7 +71,7 @@ def from_digits(sums: NDArray[np.int64], clients: int, layout: ControlLayout) ->
                  for limbs in per_tag)
 
 
-def _stream(key: SharedKey, round_id: RoundId):
+def _stream(key: SharedKey, round_id: RoundId) -> CipherContext:
     run = round_id.run.encode()
     purpose = b"".join((b"tags\0", bytes.fromhex(key.fingerprint), len(run).to_bytes(8, "little"),
                         run, round_id.round.to_bytes(8, "little")))
