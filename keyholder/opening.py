@@ -75,17 +75,10 @@ class SumOpener:
     def _open(self, claim: OpeningClaim, blocks: Sequence[bytes]) -> OpenedSum:
         clients = len(claim.partners)
         sums = self._cipher.decrypt(blocks, clients)
-        self._check_ranges(sums, clients)
         self._check_partners(sums, claim.partners)
+        self._check_ranges(sums, clients)
         self._check_tags(sums, clients, claim.round_id)
         return OpenedSum(sums[: self._layout.values].copy(), claim.partners)
-
-    def _check_ranges(self, sums: NDArray[np.int64], clients: int) -> None:
-        half = 1 << (self._layout.parameters.bits - 1)
-        if int(sums.min()) < -clients * half or int(sums.max()) > clients * (half - 1):
-            raise DigitOutOfRange("a digit is out of range")
-        if sums[self._layout.tags.stop :].any():
-            raise DigitOutOfRange("a closing zero is not zero")
 
     def _check_partners(self, sums: NDArray[np.int64], members: tuple[int, ...]) -> None:
         if int(sums[self._layout.constant]) != len(members):
@@ -94,6 +87,13 @@ class SumOpener:
         expected[list(members)] = 1
         if not np.array_equal(sums[self._layout.partner_map], expected):
             raise PartnerMapMismatch("the sum does not hold each claimed partner once")
+
+    def _check_ranges(self, sums: NDArray[np.int64], clients: int) -> None:
+        half = 1 << (self._layout.parameters.bits - 1)
+        if int(sums.min()) < -clients * half or int(sums.max()) > clients * (half - 1):
+            raise DigitOutOfRange("a digit is out of range")
+        if sums[self._layout.tags.stop :].any():
+            raise DigitOutOfRange("a closing zero is not zero")
 
     def _check_tags(self, sums: NDArray[np.int64], clients: int, round_id: RoundId) -> None:
         covered = sums[: self._layout.covered]
