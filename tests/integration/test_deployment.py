@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 import tomli_w
 
 from conf.compose import to_json
@@ -119,6 +120,8 @@ def _site(folder: Path, partner: str, key: Path) -> dict[str, str]:
             "key-path": str(site / "federation.key"), "state-path": str(site / "state")}
 
 
+# MLflow uses a loading strategy that SQLAlchemy 2.1 deprecates.
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 def test_two_rounds_of_the_real_apps(tmp_path: Path, federation, monkeypatch) -> None:
     """Each client reads only its own file and key, from its own node configuration."""
     import mlflow
