@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import tenseal.sealapi as seal
@@ -104,9 +104,10 @@ class CKKSParameters:
                    if self.prime_bits <= seal.CoeffModulus.MaxBitCount(RING_DEGREE, level))
         return next(reached, 0)
 
-    @cached_property
+    @property
     def prime(self) -> int:
-        return int(seal.CoeffModulus.Create(RING_DEGREE, [self.prime_bits])[0].value())
+        """q: the largest prime of its size that SEAL takes for this ring."""
+        return _prime(self.prime_bits)
 
     @cached_property
     def radix(self) -> int:
@@ -184,6 +185,11 @@ def choose_parameters(suite: str, max_clients: int, bits: int) -> Parameters:
     if suite not in suites:
         raise ImpossibleParameters(f"encryption={suite!r} is not one of {', '.join(suites)}")
     return suites[suite].for_cohort(max_clients, bits)
+
+
+@lru_cache(maxsize=len(PRIME_BITS))
+def _prime(prime_bits: int) -> int:
+    return int(seal.CoeffModulus.Create(RING_DEGREE, [prime_bits])[0].value())
 
 
 def _check_request(max_clients: int, bits: int) -> None:

@@ -1,6 +1,7 @@
 """What every suite keeps: the opened sum is the exact integer sum, and nothing else opens."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,6 +115,15 @@ def test_sealing_twice_never_gives_the_same_bytes(federate: Callable) -> None:
     federation = federate("shared_key")
     values = federation.values(0)
     assert federation.seal(values, 0) != federation.seal(values, 0)
+
+
+def test_threads_share_a_key(federate: Callable) -> None:
+    federation = federate("shared_key", values=20_000)
+    values = [federation.values(i) for i in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        updates = list(pool.map(federation.seal, values, range(6)))
+    blocks = federation.add(updates)
+    assert np.array_equal(federation.open(blocks, range(6)).values, sum(values))
 
 
 def test_a_key_serves_after_a_restart(federate: Callable, tmp_path) -> None:

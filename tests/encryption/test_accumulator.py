@@ -1,0 +1,111 @@
+"""Folding is all or nothing, keeps its memory, and counts."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from encryption.accumulator import blocks_needed, digest, make_accumulator
+from encryption.control import ControlLayout
+from encryption.parameters import choose_parameters
+from encryption.types import Refused, RoundId
+from keyholder.keys import SharedKey
+from keyholder.sealer import Sealer
+
+SUITES = ("shared_key", "plaintext")
+ROUND = RoundId("5eed", 1)
+
+
+@pytest.fixture(params=SUITES)
+def federation(request: pytest.FixtureRequest):
+    parameters = choose_parameters(request.param, 3, 8)
+    layout = ControlLayout(40_000, 3, parameters)
+    key = SharedKey.generate(parameters)
+    values = np.arange(40_000, dtype=np.int64) % 256 - 128
+    return parameters, layout, [Sealer(key, layout, i).seal(values, ROUND) for i in range(3)]
+
+
+def test_a_bad_block_changes_nothing(federation) -> None:
+    parameters, layout, updates = federation
+    accumulator = make_accumulator(parameters, blocks_needed(layout))
+    accumulator.fold(updates[0])
+    before = accumulator.finish()
+    good = updates[1]
+    assert len(good) > 2
+    for bad in ((*good[:-1], good[-1][:-1]), good[:-1], (*good, good[-1]), (),
+                (good[1], good[0], *good[2:]), (*good[:-1], b"")):
+        with pytest.raises(Refused):
+            accumulator.fold(bad)
+        assert accumulator.count == 1
+        assert accumulator.finish() == before
+    accumulator.fold(good)
+    assert accumulator.count == 2 and accumulator.finish() != before
+
+
+def test_the_order_of_clients_does_not_matter(federation) -> None:
+    parameters, layout, updates = federation
+    sums = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        accumulator = make_accumulator(parameters, layout.blocks)
+        for i in order:
+            accumulator.fold(updates[i])
+        sums.append(accumulator.finish())
+    assert sums[0] == sums[1]
+
+
+def test_a_sum_is_no_update(federation) -> None:
+    parameters, layout, updates = federation
+    accumulator = make_accumulator(parameters, layout.blocks)
+    accumulator.fold(updates[0])
+    with pytest.raises(Refused):
+        accumulator.fold(accumulator.finish())
+
+
+def test_no_more_than_the_parameters_can_sum(federation) -> None:
+    parameters, layout, updates = federation
+    accumulator = make_accumulator(parameters, layout.blocks)
+    for update in updates:
+        accumulator.fold(update)
+    with pytest.raises(Refused, match="as many updates"):
+        accumulator.fold(updates[0])
+    assert accumulator.count == 3
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_nothing_folded_is_an_error_of_the_caller(suite: str) -> None:
+    accumulator = make_accumulator(choose_parameters(suite, 3, 8), 1)
+    with pytest.raises(ValueError, match="nothing was folded"):
+        accumulator.finish()
+    with pytest.raises(ValueError, match="at least one block"):
+        make_accumulator(choose_parameters(suite, 3, 8), 0)
+
+
+def test_the_digest_separates_blocks() -> None:
+    seen = {digest(blocks) for blocks in
+            ((), (b"",), (b"", b""), (b"ab",), (b"a", b"b"), (b"b", b"a"), (b"ab", b""))}
+    assert len(seen) == 7
+    assert digest((b"ab",)).hex() == (
+        "f7a8d46333821b877ae74b730e35bedb87d41d9364c937ffd1897a2fb801a714")
+
+
+def test_memory_does_not_grow_with_the_cohort() -> None:
+    parameters = choose_parameters("shared_key", 64, 16)
+    layout = ControlLayout(20_000, 64, parameters)
+    key = SharedKey.generate(parameters)
+    update = Sealer(key, layout, 0).seal(np.zeros(20_000, np.int64), ROUND)
+    accumulator = make_accumulator(parameters, layout.blocks)
+    for _ in range(4):
+        accumulator.fold(update)
+    rss = _resident()
+    tracemalloc.start()
+    for _ in range(60):
+        accumulator.fold(update)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 200_000
+    assert _resident() - rss < 8_000_000  # 60 clients' ciphertexts would be 11 MB
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * 4096

@@ -1,0 +1,191 @@
+"""Bytes of version 1 stay what they are, and no bytes do worse than be refused."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encryption.accumulator import digest, make_accumulator
+from encryption.ciphertext import MemoryFile, load_sum
+from encryption.control import ControlLayout
+from encryption.parameters import PRIME_BITS, CKKSParameters, choose_parameters
+from encryption.types import OpeningClaim, Parameters, Refused, RoundId
+from encryption.wire import (
+    HEADER_BYTES,
+    Kind,
+    body_bytes,
+    header,
+    pack_residues,
+    unpack_residues,
+)
+from keyholder.guard import OpeningGuard
+from keyholder.keys import SharedKey
+from keyholder.opening import SumOpener
+from keyholder.sealer import Sealer
+from keyholder.tags import tags
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+SUITES = ("shared_key", "plaintext")
+ROUND, VALUES = RoundId("5eed", 7), 300
+
+
+def _values(partner: int) -> np.ndarray:
+    return (np.arange(VALUES, dtype=np.int64) * 7919 + 104729 * partner) % 65536 - 32768
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_frozen_vectors(suite: str, tmp_path: Path) -> None:
+    parameters = choose_parameters(suite, 6, 16)
+    layout = ControlLayout(VALUES, 6, parameters)
+    known = json.loads((VECTORS / f"{suite}.json").read_text())
+    key = SharedKey.load(VECTORS / f"{suite}.key")
+    assert parameters.fingerprint == known["fingerprint"] == key.fingerprint
+    assert key.key_id == known["key_id"]
+    assert list(tags(_values(0), key, ROUND)) == known["tags_of_values_0"]
+    accumulator = make_accumulator(parameters, layout.blocks)
+    for partner in (0, 1):
+        block = (VECTORS / f"{suite}.{partner}.bin").read_bytes()
+        accumulator.fold((block,))
+    total = accumulator.finish()
+    assert digest(total).hex() == known["digest_of_sum"]
+    opener = SumOpener(key, layout, OpeningGuard(tmp_path), 2)
+    opened = opener.open(OpeningClaim(ROUND, (0, 1), digest(total)), total)
+    assert np.array_equal(opened.values, _values(0) + _values(1))
+
+
+def test_the_header_byte_by_byte() -> None:
+    parameters = choose_parameters("shared_key", 6, 16)
+    made = header(parameters, Kind.SUM, 3, 258)
+    assert made[:8] == b"VEIL\x01\x02\x00\x00"
+    assert made[8:24].hex() == parameters.fingerprint[:32]
+    assert made[24:] == bytes((3, 0, 0, 0, 2, 1, 0, 0))
+    assert len(made) == HEADER_BYTES
+
+
+@pytest.mark.parametrize("bits", PRIME_BITS)
+def test_residues_survive_and_are_packed_as_documented(bits: int) -> None:
+    prime = 2**bits - 3
+    numbers = np.random.default_rng(bits).integers(0, prime, 64, np.uint64)
+    numbers[:2] = 0, prime - 1
+    packed = pack_residues(numbers, bits)
+    assert len(packed) == 64 * bits // 8
+    assert np.array_equal(unpack_residues(packed, bits, prime), numbers)
+    pairs = numbers.tolist()
+    assert packed == b"".join((even + (odd << bits)).to_bytes(bits // 4, "little")
+                              for even, odd in zip(pairs[::2], pairs[1::2], strict=True))
+    with pytest.raises(Refused, match="not below the prime"):
+        unpack_residues(packed, bits, prime - 1)
+
+
+@pytest.mark.parametrize("prime", (2**52, 2**52 - 1))
+def test_a_residue_must_lie_below_the_prime(prime: int) -> None:
+    packed = pack_residues(np.array([prime - 1, 1], np.uint64), 52)
+    assert unpack_residues(packed, 52, prime).tolist() == [prime - 1, 1]
+
+
+def _real(suite: str) -> tuple[Parameters, ControlLayout, SharedKey, bytes, bytes]:
+    parameters = choose_parameters(suite, 6, 16)
+    layout = ControlLayout(VALUES, 6, parameters)
+    key = SharedKey.generate(parameters)
+    fresh = Sealer(key, layout, 0).seal(_values(0), ROUND)
+    accumulator = make_accumulator(parameters, 1)
+    accumulator.fold(fresh)
+    return parameters, layout, key, fresh[0], accumulator.finish()[0]
+
+
+def _mutations(block: bytes, count: int, seed: int) -> list[bytes]:
+    source = random.Random(seed)
+    made: list[bytes] = []
+    for _ in range(count):
+        changed = bytearray(block)
+        kind = source.randrange(6)
+        place = source.randrange(len(block)) if source.random() < 0.5 else source.randrange(40)
+        if kind == 0:
+            changed[place] ^= 1 << source.randrange(8)
+        elif kind == 1:
+            del changed[place:]
+        elif kind == 2:
+            changed[place:place] = source.randbytes(source.randrange(1, 20))
+        elif kind == 3:
+            width = source.choice((1, 4, 8, 64))
+            changed[place : place + width] = source.choice((b"\xff", b"\0")) * width
+        elif kind == 4:
+            del changed[place : place + source.randrange(1, 20)]
+        else:
+            changed[place : place + 16] = source.randbytes(16)
+        made.append(bytes(changed))
+    return made
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_mutated_blocks_are_folded_or_refused(suite: str) -> None:
+    """Nothing but Refused, and a refused update leaves the sum as it was."""
+    parameters, _, _, fresh, total = _real(suite)
+    refused = 0
+    for changed in _mutations(fresh, 1000, 1):
+        accumulator = make_accumulator(parameters, 1)
+        accumulator.fold((fresh,))
+        try:
+            accumulator.fold((changed,))
+        except Refused as error:
+            refused += 1
+            assert accumulator.count == 1
+            assert not any(character.isdigit() for character in str(error))
+    assert refused > 300
+    assert digest(accumulator.finish()) == digest((total,)) or accumulator.count == 2
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_mutated_sums_are_opened_or_refused(suite: str, tmp_path: Path) -> None:
+    """Only the untouched sum opens. Every opening has a guard of its own: no retired key helps."""
+    _, layout, key, _, total = _real(suite)
+    for number, changed in enumerate(_mutations(total, 250, 2)):
+        opener = SumOpener(key, layout, OpeningGuard(tmp_path / str(number)), 1)
+        if changed == total:
+            continue
+        with pytest.raises(Refused):
+            opener.open(OpeningClaim(ROUND, (0,), digest((changed,))), (changed,))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(SUITES))
+def test_arbitrary_bytes_are_refused(block: bytes, suite: str) -> None:
+    parameters = choose_parameters(suite, 6, 16)
+    with pytest.raises(Refused):
+        make_accumulator(parameters, 1).fold((block,))
+
+
+@pytest.mark.parametrize("other", (None, "text", 7, bytearray(4), memoryview(b"1234")))
+def test_what_is_not_bytes_is_refused(other: object) -> None:
+    for suite in SUITES:
+        with pytest.raises(Refused, match="not bytes"):
+            make_accumulator(choose_parameters(suite, 6, 16), 1).fold((other,))  # type: ignore
+
+
+def test_a_body_of_nothing_but_ones_is_refused() -> None:
+    parameters = CKKSParameters.for_cohort(6, 16)
+    block = header(parameters, Kind.SUM, 0, 1) + b"\xff" * body_bytes(parameters, Kind.SUM)
+    with MemoryFile() as file, pytest.raises(Refused, match="residue"):
+        load_sum(block, parameters, 0, 1, file)
+
+
+FIELDS: dict[str, Callable[[bytes], bytes]] = {
+    "magic": lambda b: b"VEIM" + b[4:],
+    "format version": lambda b: b[:4] + b"\x02" + b[5:],
+    "kind": lambda b: b[:6] + b"\x01" + b[7:],
+    "parameter fingerprint": lambda b: b[:8] + bytes(16) + b[24:],
+    "place in its update": lambda b: b[:24] + b"\x01" + b[25:],
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_each_field_is_refused_by_name(suite: str, field: str) -> None:
+    parameters, _, _, fresh, _ = _real(suite)
+    with pytest.raises(Refused, match=field):
+        make_accumulator(parameters, 1).fold((FIELDS[field](fresh),))
