@@ -24,6 +24,7 @@ from encryption.types import Refused
 from encryption.wire import (
     SEED_BYTES,
     Kind,
+    Words,
     header,
     pack_residues,
     parse_body,
@@ -142,8 +143,7 @@ def dump_sum(ciphertext: seal.Ciphertext, parameters: CKKSParameters, index: int
             + pack_residues(residues, parameters.prime_bits))
 
 
-def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int
-              ) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int) -> Words:
     """(2 N,) residues of a block of kind SUM. Raises Refused."""
     body = parse_body(block, parameters, Kind.SUM, index, count)
     return unpack_residues(body, parameters.prime_bits, parameters.prime)
@@ -155,8 +155,8 @@ def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int,
     return _load(parameters, parse_sum(block, parameters, index, count), b"", file)
 
 
-def _load(parameters: CKKSParameters, residues: np.ndarray[tuple[int], np.dtype[np.uint64]],
-          seed: bytes, file: MemoryFile) -> seal.Ciphertext:
+def _load(parameters: CKKSParameters, residues: Words, seed: bytes, file: MemoryFile
+          ) -> seal.Ciphertext:
     body = (_prefix(parameters, len(residues)) + residues.astype("<u8", copy=False).tobytes()
             + seed)
     file.write(seal_header(len(body)) + body)

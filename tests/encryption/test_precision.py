@@ -34,6 +34,24 @@ def _deviations(parameters: CKKSParameters, updates: list[np.ndarray]) -> np.nda
     return np.concatenate((off.real, off.imag))
 
 
+def _peak(parameters: CKKSParameters, low: int, high: int) -> np.ndarray:
+    """Digits whose slots all point along X^5 as far as they can: the largest coefficient."""
+    degree = parameters.ring_degree
+    powers = [pow(3, j, 2 * degree) for j in range(degree // 2)]
+    along = np.exp(1j * np.pi * 5 * np.array(powers) / degree)
+    signs = np.stack((along.real, along.imag)) > 0
+    parts = np.broadcast_to(np.where(signs, high, low), (parameters.digits_per_real, *signs.shape))
+    return parts.reshape(-1)
+
+
+@pytest.mark.parametrize(("clients", "bits"), [(1, 8), (2, 20), (6, 8), (6, 16), (64, 16)])
+def test_the_largest_coefficient_does_not_wrap_around(clients: int, bits: int) -> None:
+    parameters = CKKSParameters.for_cohort(clients, bits)
+    peak = _peak(parameters, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    off = _deviations(parameters, [peak] * clients)
+    assert np.max(np.abs(off)) < parameters.grid_bound(clients)
+
+
 @pytest.mark.parametrize(("clients", "bits"), [(1, 8), (6, 8), (6, 16), (64, 8), (64, 16)])
 @pytest.mark.parametrize("kind", ("random", "identical", "signs", "extreme", "constant"))
 def test_noise_is_as_predicted(clients: int, bits: int, kind: str) -> None:

@@ -8,9 +8,6 @@ import tenseal.sealapi as seal
 
 from encryption.ciphertext import (
     MemoryFile,
-    dump_sum,
-    load_fresh,
-    load_sum,
     seal_body,
     seal_context,
 )
@@ -48,61 +45,6 @@ def cohort(request: pytest.FixtureRequest, federate: Callable):
     return made
 
 
-def expand(made, update: Sequence[bytes]) -> tuple[bytes, ...]:
-    """A fresh update as a summed one: what a server that adds nothing would send."""
-    if made.parameters.suite == "plaintext":
-        return tuple(header(made.parameters, Kind.SUM_WORDS, i, len(update)) + b[HEADER_BYTES:]
-                     for i, b in enumerate(update))
-    with MemoryFile() as file:
-        return tuple(
-            dump_sum(load_fresh(block, made.parameters, i, len(update), file), made.parameters,
-                     i, len(update), file) for i, block in enumerate(update))
-
-
-def combine(made, parts: Sequence[Sequence[bytes]], weights: Sequence[int] | None = None
-            ) -> tuple[bytes, ...]:
-    """A weighted sum of summed updates, as anyone can compute without the key."""
-    weights = weights or [1] * len(parts)
-    count = len(parts[0])
-    if made.parameters.suite == "plaintext":
-        totals = [sum(w * np.frombuffer(part[i][HEADER_BYTES:], WORD).astype(np.int64)
-                      for w, part in zip(weights, parts, strict=True)) for i in range(count)]
-        return tuple(header(made.parameters, Kind.SUM_WORDS, i, count)
-                     + total.astype(WORD).tobytes() for i, total in enumerate(totals))
-    evaluator, blocks = seal.Evaluator(seal_context(made.parameters)), []
-    with MemoryFile() as file:
-        for i in range(count):
-            loaded = [load_sum(part[i], made.parameters, i, count, file) for part in parts
-                      for _ in range(weights[parts.index(part)])]
-            for one in loaded[1:]:
-                evaluator.add_inplace(loaded[0], one)
-            blocks.append(dump_sum(loaded[0], made.parameters, i, count, file))
-    return tuple(blocks)
-
-
-def shift(made, digits: dict[int, int], off_grid: float = 0.0) -> tuple[bytes, ...]:
-    """The honest sum with known amounts added to some digits."""
-    delta = np.zeros(made.layout.digits, np.int64)
-    for place, amount in digits.items():
-        delta[place] = amount
-    count = len(made.total)
-    if made.parameters.suite == "plaintext":
-        rows = delta.reshape(count, -1)
-        return tuple(block[:HEADER_BYTES] + (np.frombuffer(block[HEADER_BYTES:], WORD) + row)
-                     .astype(WORD).tobytes() for block, row in zip(made.total, rows, strict=True))
-    context = seal_context(made.parameters)
-    encoder, plain, blocks = seal.CKKSEncoder(context), seal.Plaintext(), []
-    slots = pack(delta, made.parameters)
-    slots[0, 3] += off_grid
-    with MemoryFile() as file:
-        for i, block in enumerate(made.total):
-            total = load_sum(block, made.parameters, i, count, file)
-            encoder.encode(slots[i].tolist(), float(made.parameters.scale), plain)
-            seal.Evaluator(context).add_plain_inplace(total, plain)
-            blocks.append(dump_sum(total, made.parameters, i, count, file))
-    return tuple(blocks)
-
-
 def refused(made, blocks: Sequence[bytes], kind: type[Refused], partners=(0, 1, 2),
             round_id: RoundId = FIRST, key: SharedKey | None = None) -> None:
     """The opening is refused by this name, and afterwards nothing opens, the honest sum
@@ -118,7 +60,7 @@ def refused(made, blocks: Sequence[bytes], kind: type[Refused], partners=(0, 1, 
 
 
 def test_nothing_changed_opens(cohort) -> None:
-    blocks = shift(cohort, {})
+    blocks = cohort.shift({})
     assert np.array_equal(cohort.open(blocks, (0, 1, 2)).values,
                           sum(cohort.values(i) for i in range(3)))
 
@@ -133,7 +75,7 @@ def test_swapping_a_block_between_clients_changes_nothing(cohort) -> None:
 def test_a_clients_ciphertext_as_the_sum(cohort) -> None:
     with pytest.raises(Refused, match=r"size|kind"):
         cohort.open(cohort.updates[0], (0, 1, 2))
-    refused(cohort, expand(cohort, cohort.updates[0]), ConstantMismatch)
+    refused(cohort, cohort.expand(cohort.updates[0]), ConstantMismatch)
 
 
 def test_a_client_left_out(cohort) -> None:
@@ -155,7 +97,7 @@ def test_one_block_of_one_client_dropped(cohort) -> None:
 
 
 def test_one_block_of_one_client_repeated(cohort) -> None:
-    twice = combine(cohort, [cohort.total, expand(cohort, cohort.updates[0])])
+    twice = cohort.combine([cohort.total, cohort.expand(cohort.updates[0])])
     blocks = (twice[0], *cohort.total[1:])
     with pytest.raises(OpeningRefused) as caught:
         cohort.open(blocks, (0, 1, 2))
@@ -176,9 +118,9 @@ def test_a_block_moved_to_another_place(cohort) -> None:
 
 
 def test_a_scaled_sum(cohort) -> None:
-    one = expand(cohort, cohort.updates[0])
+    one = cohort.expand(cohort.updates[0])
     with pytest.raises(OpeningRefused) as caught:
-        cohort.open(combine(cohort, [one], [3]), (0, 1, 2))
+        cohort.open(cohort.combine([one], [3]), (0, 1, 2))
     assert type(caught.value) in (PartnerMapMismatch, DigitOutOfRange)
 
 
@@ -194,44 +136,44 @@ def test_another_run_replayed(cohort) -> None:
 
 
 def test_one_step_added_to_one_value(cohort) -> None:
-    refused(cohort, shift(cohort, {8000: 1}), TagMismatch)
+    refused(cohort, cohort.shift({8000: 1}), TagMismatch)
 
 
 def test_a_step_moved_between_values(cohort) -> None:
-    refused(cohort, shift(cohort, {0: 1, 1: -1}), TagMismatch)
+    refused(cohort, cohort.shift({0: 1, 1: -1}), TagMismatch)
 
 
 def test_one_step_added_to_a_tag(cohort) -> None:
-    refused(cohort, shift(cohort, {cohort.layout.tags.start: 1}), TagMismatch)
+    refused(cohort, cohort.shift({cohort.layout.tags.start: 1}), TagMismatch)
 
 
 @pytest.mark.parametrize("modulus", (65521, PRIME % 2**16, 2**16))
 def test_multiples_of_a_modulus_added_to_a_value(cohort, modulus: int) -> None:
     """With tags modulo a small prime the first of these passed (facts: 65521)."""
     with pytest.raises(OpeningRefused) as caught:
-        cohort.open(shift(cohort, {5: modulus if modulus < 2**16 else -modulus}), (0, 1, 2))
+        cohort.open(cohort.shift({5: modulus if modulus < 2**16 else -modulus}), (0, 1, 2))
     assert type(caught.value) in (TagMismatch, DigitOutOfRange)
 
 
 def test_a_digit_out_of_range(cohort) -> None:
     weight = 3 * 2 ** (cohort.parameters.bits - 1)
-    refused(cohort, shift(cohort, {5: 2 * weight}), DigitOutOfRange)
+    refused(cohort, cohort.shift({5: 2 * weight}), DigitOutOfRange)
 
 
 def test_a_forged_member(cohort) -> None:
     place = cohort.layout.partner_map.start
-    refused(cohort, shift(cohort, {place + 3: 1, place + 2: -1}), TagMismatch,
+    refused(cohort, cohort.shift({place + 3: 1, place + 2: -1}), TagMismatch,
             partners=(0, 1, 3))
 
 
 def test_a_closing_zero_that_is_none(cohort) -> None:
-    refused(cohort, shift(cohort, {cohort.layout.digits - 1: 1}), DigitOutOfRange)
+    refused(cohort, cohort.shift({cohort.layout.digits - 1: 1}), DigitOutOfRange)
 
 
 def test_a_smaller_set_with_the_constant_adjusted(cohort) -> None:
     place = cohort.layout.partner_map.start
     with pytest.raises(OpeningRefused) as caught:
-        cohort.open(shift(cohort, {cohort.layout.constant: -1, place + 2: -1}), (0, 1))
+        cohort.open(cohort.shift({cohort.layout.constant: -1, place + 2: -1}), (0, 1))
     # Some digit of three updates is likely, but not sure, to be too large for two.
     assert type(caught.value) in (TagMismatch, DigitOutOfRange)
 
@@ -262,10 +204,10 @@ def test_an_oracle_gets_one_answer_and_no_more(federate: Callable) -> None:
     made = federate("shared_key", values=100)
     made.updates = [made.seal(made.values(i), i) for i in range(3)]
     made.total = made.add(made.updates)
-    refused(made, shift(made, {}, off_grid=0.4999), GridCheckFailed)
+    refused(made, made.shift({}, off_grid=0.4999), GridCheckFailed)
     for number in range(2, 30):
         with pytest.raises(KeyRetired):
-            made.open(shift(made, {}, off_grid=0.4999), (0, 1, 2), RoundId("5eed", number))
+            made.open(made.shift({}, off_grid=0.4999), (0, 1, 2), RoundId("5eed", number))
 
 
 @pytest.mark.parametrize("suite", SUITES)
