@@ -89,7 +89,7 @@ class Federation:
         return {**kept, **_QUIET, _MARK: self.mark, "PATH": path,
                 "FLWR_HOME": str(folder / "flwr"), **variables}
 
-    def run(self, app_dir: Path, run_config: Mapping[str, Value], timeout_s: float = 110.0) -> str:
+    def run(self, app_dir: Path, run_config: Mapping[str, Value], timeout_s: float = 300.0) -> str:
         """Run the app in ``app_dir`` to its end and return the log of its ServerApp.
 
         Raises AssertionError with the logs of all processes when the run fails or takes longer.
