@@ -51,7 +51,7 @@ class TaskConfig:
     quiet_days: int = 28
     """A category is asked about only if the customer bought it in the history, but not in these
     last days of it. 0: every category of the history."""
-    horizon_days: int = 28
+    horizon_days: int = 14
     train_snapshots: list[str] = field(default_factory=list)
     """ISO dates at whose midnight a training example is cut: history before, label after."""
     validation_snapshot: str = ""

@@ -113,7 +113,8 @@ def _summarise(console: object, task: TaskConfig, table: Table) -> None:
     console.print(grid)
     console.print(
         f"Training snapshots {', '.join(task.train_snapshots)}; validation "
-        f"{task.validation_snapshot}; test {task.test_snapshot}. {len(task.categories)} categories.",
+        f"{task.validation_snapshot}; test {task.test_snapshot}. "
+        f"{len(task.categories)} categories.",
         highlight=False)
 
 

@@ -17,7 +17,7 @@ from learning.partner_file import COLUMNS
 REQUIRED = ("partner", "customer", "time", "category")
 OPTIONAL = {"quantity": 1.0, "value": 0.0}
 """Columns that may be absent, and what then stands in every row."""
-TRAIN_SNAPSHOTS = 6
+TRAIN_SNAPSHOTS = 9
 _TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 _EMPTY = ("", "nan", "null")
 

@@ -78,8 +78,9 @@ def customer_deltas(
 def train_locally(
     model: nn.Module, customers: Customers, weight_decay: float, iterations: int = 200
 ) -> nn.Module:
-    """A copy of ``model`` trained to the minimum (L-BFGS) of the mean customer loss plus
-    ``weight_decay`` / 2 times the squared weights (biases are free). No privacy: baselines only."""
+    """A copy of ``model`` trained to the minimum (L-BFGS) of the sum of customer losses plus
+    ``weight_decay`` / 2 times the squared weights (biases are free): the fewer the customers,
+    the more the start values' simplicity counts. No privacy: baselines only."""
     trained = copy.deepcopy(model)
     useful = customers.take(np.flatnonzero(customers.mask.any(1)))
     if not len(useful):
@@ -88,6 +89,7 @@ def train_locally(
     features, targets = _tensor(useful.features[rows]), _tensor(useful.targets[rows])
     counts = rows.sum(1)
     weight = _tensor(np.repeat(1.0 / (counts * len(useful)), counts).astype(np.float32))
+    decay = weight_decay / len(useful)
     weights = [parameter for parameter in trained.parameters() if parameter.ndim > 1]
     optimiser = torch.optim.LBFGS(trained.parameters(), max_iter=iterations, history_size=20,
                                   tolerance_grad=1e-6, tolerance_change=1e-9,
@@ -96,7 +98,7 @@ def train_locally(
     def objective() -> torch.Tensor:
         optimiser.zero_grad()
         loss = (cross_entropy(trained(features), targets, reduction="none") * weight).sum()
-        loss = loss + weight_decay / 2 * sum((part**2).sum() for part in weights)
+        loss = loss + decay / 2 * sum((part**2).sum() for part in weights)
         loss.backward()
         return loss
 
