@@ -123,9 +123,10 @@ class CKKSParameters:
     def scale(self) -> int:
         """Grid step in the encoded polynomial, the largest that the capacity allows.
 
-        A coefficient of a polynomial with slots z_j is the mean of Re(z_j w) over unit w, so at
-        most max|z_j| <= sqrt(2) A scale; noise and rounding add at most 22 a client. It must stay
-        below q/2, and one client's share of it below 2^(prime_bits - 2), SEAL's own limit.
+        A coefficient of a polynomial with slots z_j is the mean of Re(z_j w_j), |w_j| = 1, so at
+        most max|z_j| <= sqrt(2) A scale (reached at X^(N/4)); noise and rounding add at most 22 a
+        client. It must stay below q/2, and one client's share of it below 2^(prime_bits - 2),
+        SEAL's own limit.
         """
         room = min(self.prime // 2, self.max_clients << (self.prime_bits - 2))
         room -= 22 * self.max_clients

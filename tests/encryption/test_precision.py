@@ -14,7 +14,8 @@ from keyholder.keys import SharedKey
 from keyholder.seal_keys import load_secret
 
 
-def _deviations(parameters: CKKSParameters, updates: list[np.ndarray]) -> np.ndarray:
+def _deviations(parameters: CKKSParameters, updates: list[np.ndarray], stretch: float = 1.0
+                ) -> np.ndarray:
     """(N,) reals of the decrypted sum minus the exact ones, in grid steps."""
     context = seal_context(parameters)
     secret = load_secret(SharedKey.generate(parameters).cipher_key(), parameters)
@@ -22,7 +23,8 @@ def _deviations(parameters: CKKSParameters, updates: list[np.ndarray]) -> np.nda
     evaluator, plain, total = seal.Evaluator(context), seal.Plaintext(), None
     with MemoryFile() as file:
         for update in updates:
-            encoder.encode(pack(update, parameters)[0].tolist(), float(parameters.scale), plain)
+            slots = pack(update, parameters)[0] * stretch
+            encoder.encode(slots.tolist(), float(parameters.scale), plain)
             block = dump_fresh(encryptor.encrypt_symmetric(plain), parameters, 0, 1, file)
             fresh = load_fresh(block, parameters, 0, 1, file)
             if total is None:
@@ -30,15 +32,17 @@ def _deviations(parameters: CKKSParameters, updates: list[np.ndarray]) -> np.nda
             else:
                 evaluator.add_inplace(total, fresh)
     seal.Decryptor(context, secret).decrypt(total, plain)
-    off = np.array(encoder.decode_complex(plain)) - pack(np.sum(updates, axis=0), parameters)[0]
+    exact = pack(np.sum(updates, axis=0), parameters)[0] * stretch
+    off = np.array(encoder.decode_complex(plain)) - exact
     return np.concatenate((off.real, off.imag))
 
 
 def _peak(parameters: CKKSParameters, low: int, high: int) -> np.ndarray:
-    """Digits whose slots all point along X^5 as far as they can: the largest coefficient."""
+    """Digits whose slots all point along X^(N/4) as far as they can. Its values are the odd
+    eighth roots of unity, so its coefficient reaches sqrt(2) A scale, the proven bound."""
     degree = parameters.ring_degree
     powers = [pow(3, j, 2 * degree) for j in range(degree // 2)]
-    along = np.exp(1j * np.pi * 5 * np.array(powers) / degree)
+    along = np.exp(1j * np.pi / 4 * np.array(powers))
     signs = np.stack((along.real, along.imag)) > 0
     parts = np.broadcast_to(np.where(signs, high, low), (parameters.digits_per_real, *signs.shape))
     return parts.reshape(-1)
@@ -50,6 +54,13 @@ def test_the_largest_coefficient_does_not_wrap_around(clients: int, bits: int) -
     peak = _peak(parameters, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     off = _deviations(parameters, [peak] * clients)
     assert np.max(np.abs(off)) < parameters.grid_bound(clients)
+
+
+def test_that_coefficient_has_no_room_left() -> None:
+    """One part in a hundred more wraps around, so the test above tests the true limit."""
+    parameters = CKKSParameters.for_cohort(6, 16)
+    peak = _peak(parameters, -(2**15), 2**15 - 1)
+    assert np.max(np.abs(_deviations(parameters, [peak] * 6, stretch=1.01))) > 1000
 
 
 @pytest.mark.parametrize(("clients", "bits"), [(1, 8), (6, 8), (6, 16), (64, 8), (64, 16)])
