@@ -52,8 +52,7 @@ class Session:
             raise Refused("this run does not name this partner")
         agreement = Agreement.of(config)
         key = SharedKey.load(site.key_path)
-        if key.fingerprint != agreement.parameters.fingerprint:
-            raise Refused("the site's key was made for other encryption parameters")
+        key.check_fits(agreement.parameters)
         return cls(site, config, agreement, load_partner(config, site.data_path), key)
 
     def join(self) -> JoinReply:

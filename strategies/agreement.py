@@ -12,7 +12,8 @@ from encryption.types import Parameters, Refused
 from learning.metrics import HISTOGRAM_SIZE
 from learning.models import get_flat
 from learning.registry import make_model
-from privacy.plan import PlanImpossible, PrivacyPlan
+from privacy.grid import PlanImpossible
+from privacy.plan import PrivacyPlan
 
 
 @dataclass(frozen=True)
