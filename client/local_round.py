@@ -19,7 +19,6 @@ from learning.registry import make_model
 from learning.task import Customers, PartnerData
 from learning.training import customer_deltas, customer_gradients, customer_losses, scores
 from privacy.clipping import clip_and_sum
-from privacy.local_dp import dp_sgd
 from privacy.regions import HISTOGRAM_CLIP, LOSS_CLIP
 from strategies.agreement import Agreement
 
@@ -74,6 +73,8 @@ def _local_dp_update(
     model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
     """A DP-SGD delta, weighted by the partner's public share of customers (mean weight 1)."""
+    from privacy.local_dp import dp_sgd  # Opacus: seconds to load, needed in this mode alone
+
     delta = dp_sgd(
         model, train.features, train.targets, train.mask,
         steps=config.privacy.local_steps,

@@ -100,8 +100,7 @@ def run_federation(config: Config, grid: Grid) -> RunResult:
     agreement = Agreement.of(config)
     tags = trust_statement(config) | {
         f"privacy.{key}": str(value) for key, value in agreement.training.describe().items()}
-    dataset = DatasetDescription(**make_task(config).describe())
-    with (RunTracker.start(config, dataset=dataset, tags=tags) as tracker,
+    with (RunTracker.start(config, dataset=_dataset(config), tags=tags) as tracker,
           Progress(config.strategy.rounds) as progress):
         progress.stage("connecting partners")
         run = secrets.token_hex(16)
@@ -110,6 +109,15 @@ def run_federation(config: Config, grid: Grid) -> RunResult:
         work = _Run(config, agreement, tracker, progress, Oracle.of(config))
         final, released = _train_and_test(work, cohort, run, grid)
         return _finish(work, final, released, began)
+
+
+def _dataset(config: Config) -> DatasetDescription:
+    """A deployment's server has no table to describe, only what the partners agreed on."""
+    task = make_task(config)
+    if config.federation.sites:
+        return DatasetDescription(**task.describe())
+    return DatasetDescription(config.task.name, "the partners' sites", "",
+                              tuple(config.federation.partners), task.feature_names)
 
 
 def _train_and_test(
@@ -191,7 +199,7 @@ def _figures(
             lines.get("oracle/val/auc_pooled")),
         "epsilon_over_rounds": epsilon_over_rounds(
             rounds, column("privacy/epsilon"), column("privacy/epsilon_if_key_leaks"),
-            work.config.privacy.epsilon),
+            work.config.privacy.epsilon, delta=work.config.privacy.delta),
     }
     if comparisons:
         figures["gain_per_partner"] = gain_per_partner(comparisons)

@@ -65,9 +65,8 @@ def join(
             continue
         asked.update(new)
         content = {node: layout.join_request(run, fingerprint) for node in new}
-        for reply in stream(grid, ask(content, layout.JOIN, "join"),
-                            deadline - time.monotonic()):
-            node = reply.metadata.src_node_id
+        for node, reply in stream(grid, ask(content, layout.JOIN, "join"),
+                                  deadline - time.monotonic()):
             try:
                 answer = layout.parse_join_reply(reply)
                 if answer.partner not in partners:

@@ -18,24 +18,29 @@ def ask(contents: Mapping[int, RecordDict], message_type: str, group: str) -> li
     ]
 
 
-def stream(grid: Grid, messages: Iterable[Message], timeout_s: float) -> Iterator[Message]:
-    """Yield replies in the order of arrival until all are in or ``timeout_s`` has passed.
+def stream(
+    grid: Grid, messages: Iterable[Message], timeout_s: float
+) -> Iterator[tuple[int, Message]]:
+    """Yield (the node that was asked, its reply) in the order of arrival, until all are in or
+    ``timeout_s`` has passed. The sender that a reply names is not trusted: for errors that the
+    SuperLink makes itself it is not the node.
 
     Flower's ``send_and_receive`` holds every reply at once; this holds one, so that the memory
     of a fold does not grow with the cohort. The pause between polls starts small (a local
     federation answers in milliseconds) and grows with the wait.
     """
-    waiting = list(grid.push_messages(messages))
+    asked = list(messages)
+    waiting = dict(zip(grid.push_messages(asked), (m.metadata.dst_node_id for m in asked),
+                       strict=True))
     deadline = time.monotonic() + timeout_s
     pause = _FIRST_POLL_S
     while waiting and time.monotonic() < deadline:
         progressed = False
-        for message_id in tuple(waiting):
+        for message_id, node in tuple(waiting.items()):
             for reply in grid.pull_messages([message_id]):
                 progressed = True
-                if message_id in waiting:
-                    waiting.remove(message_id)
-                yield reply
+                waiting.pop(message_id, None)
+                yield node, reply
         pause = _FIRST_POLL_S if progressed else min(pause * 1.5, _SLOWEST_POLL_S)
         if waiting and not progressed:
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))

@@ -129,7 +129,7 @@ class EncryptedFedAvg(Strategy):
         messages = self.configure_train(
             number, ArrayRecord({"model": Array(model)}), ConfigRecord({"kind": kind}), grid
         )
-        self.aggregate_train(number, stream(grid, messages, self.rules.timeout_s))
+        self._aggregate(number, stream(grid, messages, self.rules.timeout_s))
         fold = self._fold
         opening = time.perf_counter()
         opened = self._open(grid, number, kind)
@@ -170,17 +170,21 @@ class EncryptedFedAvg(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Flower's form of the round's fold, by the senders that the replies name."""
+        self._aggregate(server_round, ((reply.metadata.src_node_id, reply) for reply in replies))
+        return None, None
+
+    def _aggregate(self, server_round: int, replies: Iterable[tuple[int, Message]]) -> None:
         """Fold each reply as the iterable yields it; refuse and name what is not acceptable.
         Raises TooFewUpdates below the quorum."""
-        for reply in replies:
-            self._take(server_round, reply)
+        for node, reply in replies:
+            self._take(server_round, node, reply)
         missing = set(self.cohort.nodes) - set(self._fold.answered) - set(self._fold.refused)
         self._fold.refused.update(dict.fromkeys(sorted(missing), "no answer in time"))
         for partner, reason in self._fold.refused.items():
             log.warning("round %d: %s refused: %s", server_round, partner, reason)
         if len(self._fold.answered) < self.rules.quorum:
             raise TooFewUpdates(len(self._fold.answered), self.rules.quorum, self._fold.refused)
-        return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -193,10 +197,10 @@ class EncryptedFedAvg(Strategy):
     ) -> MetricRecord | None:
         return None
 
-    def _take(self, number: int, message: Message) -> None:
+    def _take(self, number: int, node: int, message: Message) -> None:
         fold = self._fold
         by_node = {node: partner for partner, node in self.cohort.nodes.items()}
-        sender = by_node.get(message.metadata.src_node_id, f"node {message.metadata.src_node_id}")
+        sender = by_node.get(node, f"node {node}")
         try:
             reply = layout.parse_train_reply(message)
             self._check(number, sender, reply)
@@ -236,7 +240,7 @@ class EncryptedFedAvg(Strategy):
             raise OpeningFailed(f"the opener {self.rules.opener} did not join; name another one "
                                 "with strategy.opener")
         content = {opener: layout.open_request(request)}
-        for reply in stream(grid, ask(content, layout.OPEN, str(number)), self.rules.timeout_s):
+        for _, reply in stream(grid, ask(content, layout.OPEN, str(number)), self.rules.timeout_s):
             try:
                 opened = layout.parse_open_reply(reply, self.rules.values)
             except Refused as error:
