@@ -210,7 +210,8 @@ def task_config() -> TaskConfig:
 
     from conf.compose import CONFIG_DIR
 
-    return TaskConfig(**OmegaConf.load(CONFIG_DIR / "task" / "retail_repeat.yaml"))
+    defaults = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "task" / "retail_repeat.yaml"))
+    return TaskConfig(**defaults)  # type: ignore[arg-type]
 
 
 def spaced(horizon_days: int, count: int) -> list[str]:

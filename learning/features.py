@@ -171,4 +171,4 @@ def _naive(pairs: dict[str, NDArray[np.float64]], history_days: int) -> NDArray[
     """Rank by frequency, ties by recency: shopping days with the category, minus the part of
     the window since the last one. On a log scale, so that histograms of it keep their shape."""
     score = pairs["days"] + 1.0 - np.minimum(pairs["last"], history_days) / history_days
-    return (2.0 * np.log(np.maximum(score, 1e-3)) - 2.0).astype(np.float32)
+    return (2.0 * np.log(np.maximum(score, 1e-3)) - 2.5).astype(np.float32)

@@ -12,8 +12,8 @@ from learning.results import Estimate
 BINS = 20
 HISTOGRAM_SIZE = 2 * BINS
 """Length of one histogram: BINS cells of negatives, then BINS cells of positives."""
-EDGES = np.linspace(-4.5, 4.5, BINS - 1)
-"""Public inner edges of the bins, in logits."""
+EDGES = np.linspace(-3.5, 2.5, BINS - 1)
+"""Public inner edges of the bins, in logits: chances of 3% to 92%."""
 _CELLS = 4_000_000
 """Numbers of one bootstrap block: bounds memory."""
 

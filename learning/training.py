@@ -147,10 +147,14 @@ def _chunks(customers: Customers, chunk: int) -> Iterator[_Batch]:
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
-    """Shares memory. The arrays may be read-only, and nothing here writes to them."""
-    if not array.flags.writeable:
-        import warnings
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.from_numpy(array)
-    return torch.from_numpy(array)
+    """Shares memory. Nothing here writes to it, so a read-only array passes without a copy."""
+    return torch.from_numpy(np.asarray(_View(array)))
+
+
+class _View:
+    """The same memory, presented as writable: PyTorch has no read-only tensors, and warns."""
+
+    def __init__(self, array: NDArray[np.generic]) -> None:
+        self._array = array
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
