@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from learning.results import Estimate
 
-BINS = 20
+BINS = 12
 HISTOGRAM_SIZE = 2 * BINS
 """Length of one histogram: BINS cells of negatives, then BINS cells of positives."""
-EDGES = np.linspace(-3.5, 2.5, BINS - 1)
-"""Public inner edges of the bins, in logits: chances of 3% to 92%."""
+EDGES = np.linspace(-2.75, 0.5, BINS - 1)
+"""Public inner edges of the bins, in logits: chances of 6% to 62%. Few cells, where the scores
+are: each further cell adds noise, each wider one hides order (at epsilon 3 and 2,000 customers
+the AUC of one round's histogram has a standard deviation of about 0.13, and a bias below 0.01)."""
 _CELLS = 4_000_000
 """Numbers of one bootstrap block: bounds memory."""
 

@@ -56,7 +56,7 @@ def test_histogram_is_near_the_exact_auc() -> None:
                             np.ones((400, 10), np.bool_))
     assert rows.shape == (400, HISTOGRAM_SIZE) and rows.sum() == 4000
     assert rows[:, BINS:].sum() == targets.sum()
-    assert auc_from_histogram(rows.sum(0)) == pytest.approx(auc(scores, targets), abs=0.005)
+    assert auc_from_histogram(rows.sum(0)) == pytest.approx(auc(scores, targets), abs=0.01)
 
 
 def test_histogram_ignores_padding_and_survives_nonsense() -> None:
