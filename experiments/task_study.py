@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,7 +139,8 @@ def privacy_table(seeds: Sequence[int]) -> Iterator[str]:
 
 def newcomer_table(seeds: Sequence[int]) -> Iterator[str]:
     """One partner cut down to a few customers: alone without privacy, joined at ε=3."""
-    defaults = Config()
+    clip_norm = float(_defaults("privacy", "noise_shares")["clip_norm"])
+    learning_rate = float(_defaults("strategy", "fedavg")["learning_rate"])
     yield from _head("its customers", "naive", "alone, no privacy", "joined, ε=3")
     for size in NEWCOMER_SIZES:
         rows = []
@@ -146,8 +148,7 @@ def newcomer_table(seeds: Sequence[int]) -> Iterator[str]:
             datas = load(task_config(), seed)
             for partner in NEWCOMERS:
                 few = replace(datas[partner], train=_some(datas[partner].train, size, seed))
-                setting = Setting("logistic", 3, defaults.privacy.clip_norm,
-                                  defaults.strategy.learning_rate)
+                setting = Setting("logistic", 3, clip_norm, learning_rate)
                 joined = train_privately({**datas, partner: few}, setting, SHARES, seed)
                 one, own = {partner: datas[partner]}, datas[partner].validation
                 rows.append((auc(own.naive[own.mask], own.targets[own.mask]),
@@ -206,12 +207,17 @@ def validation_auc(datas: Datas, model_of: Callable[[str], nn.Module]) -> float:
 
 def task_config() -> TaskConfig:
     """The defaults of conf/task/retail_repeat.yaml."""
+    return TaskConfig(**_defaults("task", "retail_repeat"))
+
+
+def _defaults(group: str, name: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from conf.compose import CONFIG_DIR
 
-    defaults = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "task" / "retail_repeat.yaml"))
-    return TaskConfig(**defaults)  # type: ignore[arg-type]
+    values = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml"))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def spaced(horizon_days: int, count: int) -> list[str]:
