@@ -36,12 +36,12 @@ def dp_sgd(model: nn.Module, features: NDArray[np.float32], targets: NDArray[np.
     trained = GradSampleModule(copy.deepcopy(model).train(), loss_reduction="sum")
     optimiser = _optimiser(trained, noise_multiplier, clip_norm, learning_rate,
                            sample_rate * expected_customers)
-    arrays = [torch.from_numpy(np.ascontiguousarray(array)) for array in (features, targets, mask)]
     start = _flat(trained)
     source = NoiseSource()
     for _ in range(steps):
-        chosen = torch.from_numpy(source.uniform(len(features)) < sample_rate)
-        _step(trained, optimiser, *(array[chosen] for array in arrays))
+        chosen = source.uniform(len(features)) < sample_rate
+        batch = (torch.from_numpy(array[chosen]) for array in (features, targets, mask))
+        _step(trained, optimiser, *batch)
     return _flat(trained) - start
 
 
