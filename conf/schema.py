@@ -220,6 +220,8 @@ class Config:
                      f"{self.strategy.quorum} is above the cohort of {len(partners)} partners")
             _require(self.strategy.opener in ("", *partners), "strategy.opener",
                      f"{self.strategy.opener!r} is not one of {', '.join(partners)}")
+            _require(self.task.newcomer_partner in (None, *partners), "task.newcomer_partner",
+                     f"{self.task.newcomer_partner!r} is not one of {', '.join(partners)}")
             if self.privacy.name == "noise_shares":
                 _require(self.quorum > self.privacy.colluders, "privacy.colluders",
                          f"{self.privacy.colluders} of a quorum of {self.quorum} leaves nobody "

@@ -21,13 +21,14 @@ from conf.schema import Config, InvalidConfig
 def compose_and_run(program: str, argv: list[str], work: Callable[[Config], object]) -> int:
     """Compose the configuration from ``argv`` and call ``work`` once, or once per point of a
     ``-m`` sweep. Returns the exit code: 0, 1 the run failed, 2 wrong input, 130 interrupted."""
-    from strategies.cohort import KeysDiffer, TooFewUpdates
-    from strategies.fedavg import OpeningFailed
-
     ConfigStore.instance().store(name="schema", node=asdict(Config()))
 
     def composed(config: DictConfig) -> None:
-        work(from_hydra(config))
+        try:
+            work(from_hydra(config))
+        except Exception as error:
+            # Hydra would print a line of its own before an Exception reaches us.
+            raise _Stopped(error) from error
 
     application = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR),
                              config_name="config")(composed)
@@ -38,19 +39,40 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
     except KeyboardInterrupt:
         print("\nstopped; the MLflow run is marked as killed", file=sys.stderr)
         return 130
-    except (InvalidConfig, HydraException) as error:
+    except SystemExit as ended:  # --help
+        return int(ended.code or 0)
+    except HydraException as error:
         print(f"{program}: {_explain(error)}", file=sys.stderr)
         return 2
-    except (TooFewUpdates, KeysDiffer, OpeningFailed) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
+    except _Stopped as stopped:
+        return _report(program, stopped.cause)
     finally:
         sys.argv = saved
     return 0
 
 
+class _Stopped(BaseException):
+    """Carries an error of the run past Hydra."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _report(program: str, error: Exception) -> int:
+    from server.tracking import TrackingFailed
+    from strategies.cohort import KeysDiffer, TooFewUpdates
+    from strategies.fedavg import OpeningFailed
+
+    if not isinstance(error, InvalidConfig | TooFewUpdates | KeysDiffer | OpeningFailed
+                      | TrackingFailed):
+        raise error
+    print(f"{program}: {error}", file=sys.stderr)
+    return 2 if isinstance(error, InvalidConfig) else 1
+
+
 def _explain(error: Exception) -> str:
-    text = str(error).strip()
+    text = str(error).strip().split("\nConfig search path:")[0]
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown is None:
         return text.replace("\n", "\n  ")

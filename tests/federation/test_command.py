@@ -1,0 +1,118 @@
+"""The command line as a person meets it: help, mistakes, Ctrl-C, sweeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from experiments.cli import VERBS, main
+
+
+def _overrides(table: Path, *more: str) -> list[str]:
+    return [f"task.path={table}", "task.categories=[bread,coffee,milk]", "strategy.rounds=2",
+            *more]
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in VERBS)
+
+
+def test_an_unknown_verb_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulte"]) == 2
+    assert "simulte" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]])
+def test_help_and_cfg_show_the_keys(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "epsilon: 3.0" in shown and "timeout_s" in shown
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("privacy.epsilonn=3", "privacy.epsilonn: no such key. Did you mean privacy.epsilon"),
+    ("privacy=foo", "noise_shares"),
+    ("privacy.epsilon=-1", "privacy.epsilon: must be above 0"),
+    ("privacy.epsilon", "missing EQUAL"),
+    ("strategy.quorum=4", "strategy.quorum: 4 is above the cohort of 3"),
+    ("encryption.bits=40", "encryption.bits"),
+    ("strategy.opener=nobody", "strategy.opener: 'nobody' is not one of east, north, west"),
+    ("task.newcomer_partner=x", "task.newcomer_partner"),
+    ("tracking.uri=bogus://x", "tracking.uri"),
+    ("task.path=missing.csv", "missing.csv"),
+    ("task.categories=[]", "task.categories"),
+])
+def test_a_mistake_gives_one_message_and_exit_code_2(
+    table: Path, override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", *_overrides(table, override)]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(("defect", "message"), [
+    (lambda text: text.replace(",category", ",kind", 1), "category"),
+    (lambda text: text.replace("bread", "", 1), "category"),
+    (lambda text: text + text.splitlines()[1] + "\n", "repeats an earlier row"),
+    (lambda text: text.replace("2017-", "20x7-", 1), "time"),
+])
+def test_a_broken_table_names_row_and_column(  # type: ignore[no-untyped-def]
+    table: Path, defect, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = tmp_path / "broken.csv"
+    broken.write_text(defect(table.read_text()))
+    assert main(["validate-data", str(broken)]) == 2
+    assert message in "".join(capsys.readouterr())
+    assert main(["simulate", *_overrides(broken)]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown
+
+
+def test_a_sweep_runs_every_point(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "-m", *_overrides(table, "privacy.epsilon=1,8")]) == 0
+    capsys.readouterr()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("veilsum")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.data.params["privacy.epsilon"] for run in runs} == {"1.0", "8.0"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.cli", "simulate",
+               *_overrides(table, "strategy.rounds=5000")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("round 1/5000  "):
+                break
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "Traceback" not in rest and "killed" in rest
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("veilsum")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
+    assert run.data.metrics["cohort/answered"] == 3
