@@ -92,7 +92,7 @@ class PrivacyConfig:
     name: str = "noise_shares"
     epsilon: float = 3.0
     delta: float = 1e-5
-    clip_norm: float = 2.0
+    clip_norm: float = 0.5
     """L2 bound C on one customer's contribution to the update of one round."""
     colluders: int = 1
     """t: noise of this many partners may be missing from the protection of the others."""
