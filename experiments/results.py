@@ -87,8 +87,10 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
              "gain over alone (all) | ε if the key leaks |",
              "|---|---|---|---|---|---|---|"]
     base = {group: _row(collected[0][1], group) for group in groups}
-    for label, name in (("naive: days bought × activity ÷ days since the last purchase", "naive"), ("each partner alone, no privacy",
-                        "local"), ("all data pooled, no privacy", "pooled")):
+    for label, name in (
+            ("naive: days bought × activity ÷ days since the last purchase", "naive"),
+            ("each partner alone, no privacy", "local"),
+            ("all data pooled, no privacy", "pooled")):
         cells = " | ".join(_cell(getattr(base[group], name)) for group in groups)
         lines.append(f"| {label} | {cells} | | | |")
     for label, results in collected:

@@ -15,21 +15,24 @@ Vector = NDArray[np.float64]
 class ReleasedMetrics:
     """Follows the opened sums of a run.
 
-    One round's histogram is noisy, while the model moves slowly: the metric comes from an
-    exponentially weighted mean of the rounds so far (``memory`` rounds), which is
-    post-processing and costs no privacy. It describes the models that were sent out, so it
-    lags the newest by about ``memory`` / 2 rounds.
+    One round's histogram is noisy, while the model moves ever more slowly: the metric comes
+    from an exponentially weighted mean over about the last third of the rounds so far (at least
+    ``memory``), which is post-processing and costs no privacy. It describes the models that
+    were sent out in those rounds, so it lags the newest.
     """
 
     def __init__(self, memory: int = 10) -> None:
-        self._keep = 1 - 1 / memory
+        self._memory = memory
+        self._rounds = 0
         self._weight = 0.0
         self._histogram: Vector | float = 0.0
 
     def after_round(self, sums: Mapping[str, Vector], divisor: float) -> dict[str, float]:
         """``val/auc`` and ``train/loss`` of the model the round began with."""
-        self._histogram = self._keep * self._histogram + sums["histogram"]
-        self._weight = self._keep * self._weight + 1
+        self._rounds += 1
+        keep = 1 - 1 / max(self._memory, self._rounds / 3)
+        self._histogram = keep * self._histogram + sums["histogram"]
+        self._weight = keep * self._weight + 1
         return {
             "val/auc": auc_from_histogram(np.asarray(self._histogram) / self._weight),
             "train/loss": float(sums["loss"][0]) / divisor,
