@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ABOVE_ROUNDING = 1 + 1e-12
-"""Norms and products in float64 are wrong by less; dividing by it keeps the bound strict."""
+"""Norms and products in float64 are wrong by less (pairwise sums, up to 10^9 coordinates);
+dividing by it keeps the bound strict."""
 
 
 def clip_rows(rows: NDArray[np.floating], clip_norm: float) -> NDArray[np.float64]:
     """(n, d) one row a customer -> (n, d) float64.
 
-    Guarantee: every row of the result has ||row||_2 <= clip_norm in exact arithmetic (for
-    d < 1000 ulps of slack: up to 10^3 x 10^3 parameters), a row within the bound is unchanged
-    to 1e-12, and a row that holds NaN or infinity is zero: a poisoned customer neither breaks
-    the sum nor shows by it. Rows as large as float64 allows are scaled, not lost.
+    Guarantee: every row of the result has ||row||_2 <= clip_norm, rounding included; a row
+    below the bound is unchanged; a row that holds NaN or infinity is zero: a poisoned customer
+    neither breaks the sum nor shows by it. Finite rows of any size are scaled, not lost.
     """
     values = np.array(rows, dtype=np.float64)
     values[~np.isfinite(values).all(axis=1)] = 0.0

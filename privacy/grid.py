@@ -12,8 +12,14 @@ from privacy.rounding import SquaredShift, squared_shift
 
 MIN_SHARE_STD_STEPS = 4.0
 """Below it a sum of discrete Gaussians is not close enough to one (tau in ``plan``)."""
-MAX_SHARE_STD_STEPS = 8192.0
-"""A finer grid would only cost memory for the sampling table."""
+MIN_TOTAL_STD_STEPS = 64.0
+"""Below it the discrete Gaussian's delta may pass the continuous one's by more than delta / 2000
+(``plan``)."""
+_SHARE_STD_STEPS = (8192.0, 65536.0)
+"""Finer grids cost memory for the sampling table: the second bound only where the first has no
+grid (large models)."""
+MAX_BITS = 20
+"""What the configuration admits."""
 TARGET_INFLATION = 1.02
 MAX_INFLATION = 1.05
 
@@ -78,17 +84,18 @@ def choose_grid(need: Need, bits: int) -> Grid:
     grid = _search(need, bits)
     if grid is not None:
         return grid
-    enough = next((more for more in range(bits + 1, 33) if _search(need, more)), None)
-    if enough is None:
+    enough = next((more for more in range(bits + 1, MAX_BITS + 1) if _search(need, more)), None)
+    what = (f"{bits} bits cannot hold the noisy sum of region {need.name} ({need.size} values, "
+            f"noise multiplier {need.noise_multiplier:.3g}) with rounding below "
+            f"{MAX_INFLATION - 1:.0%} of the sensitivity")
+    if enough is not None:
         raise PlanImpossible(
-            "privacy.epsilon", f"region {need.name}: one noise share would be below "
-            f"{MIN_SHARE_STD_STEPS:g} grid steps or rounding above {MAX_INFLATION - 1:.0%} of the "
-            "sensitivity at any bit width; lower privacy.epsilon or the number of partners")
+            "encryption.bits", f"{what}: use encryption.bits={enough}, or a larger "
+            "privacy.epsilon, fewer strategy.rounds or a smaller model")
     raise PlanImpossible(
-        "encryption.bits", f"{bits} bits cannot hold the noisy sum of region {need.name} "
-        f"({need.size} values, noise multiplier {need.noise_multiplier:.3g}) with rounding below "
-        f"{MAX_INFLATION - 1:.0%} of the sensitivity: use encryption.bits={enough}, or a larger "
-        "privacy.epsilon, fewer strategy.rounds or a smaller model")
+        "privacy.epsilon", f"{what}, nor can up to {MAX_BITS}, with noise of "
+        f"{MIN_TOTAL_STD_STEPS:g} grid steps and more and shares up to {_SHARE_STD_STEPS[-1]:g}: "
+        "use fewer strategy.rounds, a smaller model or another privacy.epsilon")
 
 
 def plain_grid(full_clamp: float, bits: int) -> Grid:
@@ -108,22 +115,28 @@ def _steps(smallest: float) -> Iterator[float]:
 
 
 def _search(need: Need, bits: int) -> Grid | None:
+    grids = (_within(need, bits, bound) for bound in _SHARE_STD_STEPS)
+    return next((grid for grid in grids if grid is not None), None)
+
+
+def _within(need: Need, bits: int, most_share_std_steps: float) -> Grid | None:
     wide, fine = None, None
     limit = 2 ** (bits - 1) - 1
-    smallest = need.clip_norm * need.noise_multiplier / math.sqrt(need.shares)
-    for step in _steps(smallest / MAX_SHARE_STD_STEPS):
+    least_share_std_steps = max(MIN_SHARE_STD_STEPS, MIN_TOTAL_STD_STEPS / math.sqrt(need.shares))
+    least_share_std = need.clip_norm * need.noise_multiplier / math.sqrt(need.shares)
+    for step in _steps(least_share_std / most_share_std_steps):
         grid = _at(need, step, limit)
-        if grid.inflation > MAX_INFLATION or grid.share_std_steps < MIN_SHARE_STD_STEPS:
-            return wide or fine
+        if grid.inflation > MAX_INFLATION or grid.share_std_steps < least_share_std_steps:
+            break
         clamp = grid.clamp_steps * step
-        if clamp < need.least_clamp or grid.share_std_steps > MAX_SHARE_STD_STEPS:
+        if clamp < need.least_clamp or grid.share_std_steps > most_share_std_steps:
             continue
         if grid.inflation <= TARGET_INFLATION:
             if clamp >= need.full_clamp:
                 return grid
             wide = grid
         fine = fine or grid
-    raise AssertionError("steps never end")
+    return wide or fine
 
 
 def _at(need: Need, step: float, limit: int) -> Grid:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ class Ledger:
         returns, the entry survived fsync, and all entries together stay within the limit.
         Raises BudgetExceeded, SpentOtherwise or LedgerBroken; then nothing was written.
         """
+        if round_number < 1:
+            raise ValueError(f"rounds count from 1, got {round_number}")
         wanted = [(round_number, event_json(event))]
         if start is not None and not isinstance(start, dp.NoOpDpEvent):
             wanted.insert(0, (0, event_json(start)))
@@ -138,23 +141,20 @@ class Ledger:
         asked = self._epsilon(entries + added)
         if asked <= self._limit:
             return
-        renyi = added[-1].filter == "renyi"
-        why = ("Renyi accounting of sampled releases lies 6 to 13% above what a run reports: "
-               "raise the site's epsilon-limit or lower privacy.epsilon."
-               if renyi else "Raise the site's epsilon-limit or lower privacy.epsilon.")
-        raise BudgetExceeded(self._epsilon(entries), asked, self._limit, self._delta, why)
+        raise BudgetExceeded(self._epsilon(entries), asked, self._limit, self._delta,
+                             _advice(added, asked))
 
     def _epsilon(self, entries: list[Entry]) -> float:
         if not entries:
             return 0.0
         counts = Counter(entry.event for entry in entries)
-        if entries[0].filter == "gaussian":
-            parts = [_mu_squared(text) for text in counts]
-            if None in parts:
-                return math.inf
-            total = math.fsum(count * part for count, part in
-                              zip(counts.values(), parts, strict=True) if part is not None)
-            return gaussian_epsilon(math.sqrt(total), self._delta)
+        parts = {text: _mu_squared(text) for text in counts}
+        if None not in parts.values():
+            if entries[0].filter == "gaussian":
+                total = math.fsum(counts[text] * (part or 0.0) for text, part in parts.items())
+                return gaussian_epsilon(math.sqrt(total), self._delta)
+        elif entries[0].filter == "gaussian" and self._limit is not None:
+            return math.inf
         divergences = [math.fsum(count * event_rdp(text)[order] for text, count in counts.items())
                        for order in range(len(RDP_ORDERS))]
         return rdp_to_epsilon(tuple(divergences), self._delta)
@@ -174,13 +174,14 @@ class Ledger:
         return added
 
     def _read(self, descriptor: int) -> list[Entry]:
-        size = os.fstat(descriptor).st_size
-        content = os.pread(descriptor, size, 0)
-        if content and not content.endswith(b"\n"):
-            raise LedgerBroken(f"{self._path}: the last line is cut")
+        content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            # A crash in the middle of a write: that spending was never granted.
+            os.ftruncate(descriptor, whole)
         entries: list[Entry] = []
         previous = _GENESIS
-        for number, line in enumerate(content.splitlines(), start=1):
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
             entry = _parse(line, f"{self._path}, line {number}")
             same = not entries or entry.filter == entries[0].filter
             if entry.previous != previous or entry.line.encode() != line or not same:
@@ -203,6 +204,18 @@ class Ledger:
             os.close(descriptor)
 
 
+def _advice(added: list[Entry], asked: float) -> str:
+    advice = "Raise the site's epsilon-limit or lower privacy.epsilon."
+    if added[-1].filter == "renyi":
+        return ("Renyi accounting of sampled releases lies 6 to 13% above what a run reports. "
+                + advice)
+    if math.isinf(asked):
+        return ("This ledger began with Gaussian releases and composes nothing else: use "
+                "privacy=noise_shares here.")
+    return advice
+
+
+@lru_cache(maxsize=1024)
 def _mu_squared(text: str) -> float | None:
     return event_mu_squared(event_from_json(text))
 

@@ -70,8 +70,8 @@ def _table(std: float) -> _Table:
     if not 0 < std <= MAX_STD_STEPS:
         raise ValueError(f"std must lie in (0, {MAX_STD_STEPS:g}] grid steps, got {std}")
     context = Context(prec=120)
-    exact = Decimal(std)
-    first = context.exp(context.divide(Decimal(-1), context.multiply(2, exact * exact)))
+    square = context.multiply(Decimal(std), Decimal(std))
+    first = context.exp(context.divide(Decimal(-1), context.multiply(Decimal(2), square)))
     one = 1 << _BITS
     ratio = int(context.multiply(first, Decimal(one)))
     shrink = ratio * ratio >> _BITS

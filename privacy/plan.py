@@ -10,18 +10,21 @@ mu-GDP at 0.999 delta.
 Why the continuous Gaussian may be reported. The noise is integer: each share is a discrete
 Gaussian of std s >= 4 steps, the sum of n of them is within tau = 10 sum_k exp(-2 pi^2 s^2
 k/(k+1)) of a discrete Gaussian (arXiv 2102.06387, theorem 1), and tau < 1e-67 at s = 4. One
-discrete Gaussian has exactly the zCDP of the continuous one (arXiv 2004.00010, theorem 4), so
-the RDP and zCDP bounds are proven up to tau. The (epsilon, delta) reported is the tighter one of
-the continuous Gaussian; for integer shifts it is known to agree numerically, and the tests check
-the exact discrete curve against it in one dimension; this step is not a theorem.
+discrete Gaussian has the zCDP of the continuous one (arXiv 2004.00010, theorem 4), so the RDP
+and zCDP bounds are proven up to tau. The (epsilon, delta) reported is the tighter one of the
+continuous Gaussian. In one dimension the discrete delta exceeds it: by the Euler-Maclaurin
+formula, by a relative x^2 / (24 S^2) with x the normal quantile of the tail and S the std of the
+whole noise in steps. S >= 64 is required, which makes it less than delta / 2000 for delta down
+to 1e-12. The tests check the exact curve; in many dimensions and rounds, where shifts that are
+not all alike smooth the lattice out, this step is an argument, not a theorem.
 
-The remaining delta / 1000, over the whole run, pays for what is not exactly that Gaussian, each
-multiplied by 1 + e^epsilon: the rounding bound may fail, and a partner's value may leave the
-signed integers and saturate. Saturation is charged because it happens to each partner's value
-before the sum: the sum of saturated values is not a function of the noised sum. Where each
-partner's own noise already suffices (``local_dp``) saturation is post-processing and free.
-Clamping happens before the noise and is 1-Lipschitz: it costs no privacy, only bias. The
-samplers are within 2^-60 of ideal for a whole run (``noise``).
+That delta / 2000, and two times delta / 4000, are kept aside of the Gaussian's delta over the
+whole run. The latter pay, multiplied by 1 + e^epsilon, for two bad events: the rounding bound
+may fail, and a partner's value may leave the signed integers and saturate. Saturation is charged
+because it happens to each partner's value before the sum: a sum of saturated values is not a
+function of the noised sum. Where each partner's own noise already suffices (``local_dp``)
+saturation is post-processing and free. The sampler is within 2^-60 of ideal (``noise``).
+Clamping happens before the noise and is 1-Lipschitz: it costs no privacy, only bias.
 """
 
 from __future__ import annotations
@@ -68,13 +71,14 @@ class PrivacyPlan:
         """Regions update (update_size,), histogram (histogram_size,), loss (1,), every round.
 
         customers_bound: public estimate of the customers of the largest partner;
-        expected_customers: of all partners (None: quorum times customers_bound).
+        expected_customers: of all partners; only ``local_dp`` uses it, for the range of the
+        weighted deltas (None: wide enough for any split).
         Guarantee: epsilon(rounds) <= config.epsilon at config.delta, unless the mode is none.
         Raises PlanImpossible, naming the override to change.
         """
         setting = Setting(config, rounds, quorum, bits, customers_bound)
         regions, sigma = training_regions(
-            setting, update_size, histogram_size, expected_customers or quorum * customers_bound)
+            setting, update_size, histogram_size, expected_customers or customers_bound)
         return cls._of(setting, regions, sigma)
 
     @classmethod

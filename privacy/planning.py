@@ -11,7 +11,8 @@ from privacy.grid import Need, PlanImpossible, choose_grid, plain_grid, tail_qua
 from privacy.regions import HISTOGRAM_CLIP, LOSS_CLIP, Region
 
 DELTA_FOR_GAUSSIAN = 0.999
-"""Part of delta for the Gaussian mechanism; the rest pays for rounding and saturation."""
+"""Part of delta for the Gaussian mechanism. Of the rest, half pays for the lattice, a quarter
+each for rounding and saturation (``plan``)."""
 HISTOGRAM_SHARE = 0.8
 """Of the metrics' part of the privacy loss; the loss gets the rest."""
 _MOST_PARTNERS = 1024
@@ -57,11 +58,11 @@ class Setting:
 
     @property
     def failure(self) -> float:
-        """Probability of each of two kinds of bad event (rounding, saturation), such that both
-        cost delta / 1000 even at the epsilon of a leaked key."""
+        """Probability of each of two kinds of bad event (rounding, saturation), such that each
+        costs delta / 4000 even at the epsilon of a leaked key."""
         worst = gaussian_epsilon(self.mu * math.sqrt(self.shares),
                                  DELTA_FOR_GAUSSIAN * self.config.delta)
-        return (1 - DELTA_FOR_GAUSSIAN) * self.config.delta / (2 * (1 + math.exp(min(worst, 200))))
+        return (1 - DELTA_FOR_GAUSSIAN) * self.config.delta / (4 * (1 + math.exp(min(worst, 200))))
 
     def tail(self, coordinates: int) -> float:
         """Normal quantile that the grid must hold of every noise share."""
