@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from flwr.app import Message, RecordDict
 
 from conf.compose import from_json
 from conf.schema import Config
+from encryption.types import Parameters, RoundId
+from experiments.local_grid import LocalGrid
+from strategies import layout
+from strategies.exchange import ask, stream
 
 PARTNERS = ("east", "north", "west")
 CATEGORIES = ("bread", "coffee", "milk")
@@ -47,8 +55,6 @@ def configure(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> (
     monkeypatch.chdir(tmp_path)
 
     def make(**groups: dict[str, object]) -> Config:
-        import json
-
         tree: dict[str, dict[str, object]] = {
             "task": {"path": str(table), "categories": list(CATEGORIES)},
             "strategy": {"rounds": 3, "timeout_s": 30.0},
@@ -59,3 +65,57 @@ def configure(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> (
         return from_json(json.dumps(tree))
 
     return make
+
+
+RUN = "ab" * 16
+
+
+@dataclass(frozen=True)
+class Clients:
+    """A run's real clients, to talk to as a server would, honest or not."""
+
+    grid: LocalGrid
+    config: Config
+    parameters: Parameters
+
+    def send(self, partner: str, content: RecordDict, kind: str) -> Message:
+        node = next(node for node, name in self.grid.names.items() if name == partner)
+        return next(stream(self.grid, ask({node: content}, kind, "1"), 60))[1]
+
+    def train(self, partner: str, number: int, *, value: float = 0.0, run: str = RUN,
+              kind: str = "train", size: int | None = None) -> Message:
+        from learning.models import get_flat
+        from learning.registry import make_model
+
+        if size is None:
+            size = get_flat(make_model(self.config)).size
+        request = layout.TrainRequest(RoundId(run, number), kind, self.parameters.fingerprint,
+                                      np.full(size, value))
+        return self.send(partner, layout.train_request(request), layout.TRAIN)
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> Callable[..., object]:
+    """clients(config, **node_config) -> context manager of :class:`Clients`."""
+
+    @contextmanager
+    def start(config: Config, **extra: object) -> Iterator[Clients]:
+        from client.app import app
+        from conf.compose import to_json
+        from encryption.parameters import choose_parameters
+        from experiments.simulate import _node, _prepare
+        from keyholder.keys import SharedKey
+        from learning.registry import make_task
+        from learning.tables import prepare_task
+
+        config = replace(config, task=prepare_task(config.task))
+        config = _prepare(config, make_task(config).split_by_partner(tmp_path / "events"))
+        parameters = choose_parameters("shared_key", 3, config.encryption.bits)
+        SharedKey.generate(parameters).save(tmp_path / "federation.key")
+        nodes = {name: {**_node(tmp_path, name, config.federation.sites[name]),
+                        **{key.replace("_", "-"): value for key, value in extra.items()}}
+                 for name in config.federation.partners}
+        with LocalGrid(app, nodes, {"config": to_json(config)}, workers=1) as grid:
+            yield Clients(grid, config, parameters)
+
+    return start

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message
@@ -16,7 +13,7 @@ from flwr.supercore.run import Run
 import experiments.local_grid
 import experiments.simulate
 from conf.schema import Config
-from experiments.local_grid import LocalGrid, run_server_app
+from experiments.local_grid import run_server_app
 from learning.results import RunResult
 from strategies.cohort import TooFewUpdates
 from strategies.fedavg import OpeningFailed
@@ -203,55 +200,3 @@ def test_a_forged_sum_ends_the_run(configure, faulty) -> None:  # type: ignore[n
 
     with pytest.raises(OpeningFailed, match=r"PartnerMapMismatch|TagMismatch"):
         faulty(configure(federation={"workers": 1}), fault)
-
-
-@contextmanager
-def _local(config: Config, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A grid of the run's real clients, to talk to them directly."""
-    from client.app import app
-    from conf.compose import to_json
-    from encryption.parameters import choose_parameters
-    from experiments.simulate import _node, _prepare
-    from keyholder.keys import SharedKey
-    from learning.registry import make_task
-    from learning.tables import prepare_task
-
-    config = replace(config, task=prepare_task(config.task))
-    config = _prepare(config, make_task(config).split_by_partner(tmp_path / "events"))
-    parameters = choose_parameters("shared_key", 3, config.encryption.bits)
-    SharedKey.generate(parameters).save(tmp_path / "federation.key")
-    nodes = {name: _node(tmp_path, name, config.federation.sites[name])
-             for name in config.federation.partners}
-    with LocalGrid(app, nodes, {"config": to_json(config)}, workers=1) as grid:
-        yield grid, config, parameters
-
-
-def _ask(grid: LocalGrid, parameters, number: int, model: float):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    from encryption.types import RoundId
-    from strategies import layout
-    from strategies.exchange import ask, stream
-
-    node = next(node for node, name in grid.names.items() if name == "east")
-    size = 19
-    request = layout.TrainRequest(RoundId("ab" * 16, number), "train", parameters.fingerprint,
-                                  np.full(size, model))
-    messages = ask({node: layout.train_request(request)}, layout.TRAIN, str(number))
-    return next(stream(grid, messages, 30))[1]
-
-
-def test_asked_again_a_client_resends_the_same_bytes(configure, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Even for another model: fresh noise on the same data would leak."""
-    from strategies.layout import PartnerRefused, parse_train_reply
-
-    with _local(configure(), tmp_path) as (grid, _, parameters):
-        first, again = (parse_train_reply(_ask(grid, parameters, 1, model))
-                        for model in (0.0, 1.0))
-        assert first.blocks == again.blocks
-        for number in (2, 3):
-            parse_train_reply(_ask(grid, parameters, number, 0.0))
-        with pytest.raises(PartnerRefused, match="RoundAlreadyAnswered"):
-            parse_train_reply(_ask(grid, parameters, 1, 0.0))
-        with pytest.raises(PartnerRefused, match="Refused"):
-            parse_train_reply(_ask(grid, parameters, 99, 0.0))

@@ -1,0 +1,146 @@
+"""What a client does for a server that asks too much, too often or the wrong thing."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from encryption.accumulator import blocks_needed, digest, make_accumulator
+from encryption.control import ControlLayout
+from encryption.types import OpeningClaim, RoundId
+from privacy.ledger import Ledger
+from strategies import layout
+from strategies.agreement import Agreement
+from strategies.layout import PartnerRefused, parse_open_reply, parse_train_reply
+
+RUN = "ab" * 16
+
+
+def _refused(message) -> str:  # type: ignore[no-untyped-def]
+    with pytest.raises(PartnerRefused) as caught:
+        parse_train_reply(message)
+    return caught.value.reason
+
+
+def test_asked_again_a_client_resends_the_same_bytes(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """Even for another model: fresh noise on the same data would leak."""
+    with clients(configure()) as federation:
+        first, again = (parse_train_reply(federation.train("east", 1, value=value))
+                        for value in (0.0, 1.0))
+        assert first.blocks == again.blocks
+        for number in (2, 3):
+            parse_train_reply(federation.train("east", number))
+        assert _refused(federation.train("east", 1)) == "RoundAlreadyAnswered"
+
+
+def test_rounds_outside_the_plan_are_refused(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        for number, kind in ((4, "train"), (99, "train"), (3, "test"), (5, "test"), (1, "other")):
+            assert _refused(federation.train("east", number, kind=kind)) == "Refused"
+
+
+def test_the_ledger_stops_a_partner_across_runs(configure, clients, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Each run costs up to 3; a limit of 3.5 allows one, and a second only in part."""
+    with clients(configure(), epsilon_limit=3.5) as federation:
+        for number in (1, 2, 3):
+            parse_train_reply(federation.train("east", number))
+        reasons = [federation.train("east", number, run="cd" * 16) for number in (1, 2, 3)]
+        assert _refused(reasons[-1]) == "BudgetExceeded"
+    spent = Ledger(tmp_path / "state" / "east" / "ledger.jsonl", None, 1e-5).spent()
+    assert 2.9 < spent <= 3.5
+
+
+def test_spending_is_written_even_if_training_then_fails(configure, clients, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        assert _refused(federation.train("east", 1, size=3)).endswith("Error")
+    assert Ledger(tmp_path / "state" / "east" / "ledger.jsonl", None, 1e-5).spent() > 0
+
+
+def test_hostile_models_get_an_ordinary_reply(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """Non-finite gradients count zero; noise is added all the same."""
+    with clients(configure()) as federation:
+        ordinary = None
+        for number, value in ((1, float("nan")), (2, float("inf")), (3, 1e30)):
+            reply = parse_train_reply(federation.train("east", number, value=value))
+            lengths = [len(block) for block in reply.blocks]
+            ordinary = ordinary or lengths
+            assert lengths == ordinary
+
+
+def test_messages_that_are_none_are_refused_in_one_word(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        for kind in (layout.TRAIN, layout.OPEN, layout.JOIN):
+            message = federation.send("east", RecordDict(), kind)
+            assert message.content["head"]["refused"] == "Refused"
+
+
+def _sum(federation, number: int = 1):  # type: ignore[no-untyped-def]
+    """A finished sum of the round, as an honest server would make it."""
+    agreement = Agreement.of(federation.config)
+    plan = agreement.layout("train")
+    accumulator = make_accumulator(federation.parameters, blocks_needed(plan))
+    for partner in federation.config.federation.partners:
+        accumulator.fold(parse_train_reply(federation.train(partner, number)).blocks)
+    return accumulator.finish(), plan
+
+
+def _open(federation, partner: str, blocks, members, run: str = RUN):  # type: ignore[no-untyped-def]
+    claim = OpeningClaim(RoundId(run, 1), members, digest(blocks))
+    request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks)
+    return federation.send(partner, layout.open_request(request), layout.OPEN)
+
+
+def _opened(message, plan: ControlLayout) -> np.ndarray:  # type: ignore[no-untyped-def]
+    return parse_open_reply(message, plan.values).values
+
+
+def test_only_the_named_opener_opens_and_only_the_same_sum_again(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure(strategy={"quorum": 2, "rounds": 3})) as federation:
+        blocks, plan = _sum(federation)
+        with pytest.raises(PartnerRefused, match="NotTheOpener"):
+            _opened(_open(federation, "west", blocks, (0, 1, 2)), plan)
+        first = _opened(_open(federation, "east", blocks, (0, 1, 2)), plan)
+        again = _opened(_open(federation, "east", blocks, (0, 1, 2)), plan)
+        np.testing.assert_array_equal(first, again)
+        with pytest.raises(PartnerRefused, match="AnotherSumClaimed"):
+            _opened(_open(federation, "east", blocks, (0, 1)), plan)
+
+
+def test_one_partners_update_is_never_opened(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """The attack that matters: hand the opener a single ciphertext as "the sum"."""
+    with clients(configure()) as federation:
+        _, plan = _sum(federation)
+        west = parse_train_reply(federation.train("west", 1)).blocks
+        accumulator = make_accumulator(federation.parameters, blocks_needed(plan))
+        accumulator.fold(west)
+        single = accumulator.finish()
+        with pytest.raises(PartnerRefused, match="QuorumNotMet"):
+            _opened(_open(federation, "east", single, (2,)), plan)
+        with pytest.raises(PartnerRefused, match="Mismatch"):
+            _opened(_open(federation, "east", single, (0, 1, 2)), plan)
+        honest, _ = _sum(federation)
+        with pytest.raises(PartnerRefused, match=r"KeyRetired|AnotherSumClaimed"):
+            _opened(_open(federation, "east", honest, (0, 1, 2)), plan)
+
+
+def test_a_site_without_its_key_says_so_locally_and_one_word_abroad(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with clients(configure()) as federation:
+        (tmp_path / "federation.key").rename(tmp_path / "elsewhere.key")
+        message = federation.train("east", 1)
+        assert _refused(message) == "SiteError"
+        assert str(tmp_path) not in str(message.content)
+        assert "key-path" in caplog.text
+
+
+def test_a_damaged_key_is_refused(configure, clients, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        path = tmp_path / "federation.key"
+        content = path.read_bytes()
+        path.write_bytes(content[:-5])
+        assert _refused(federation.train("east", 1)) == "KeyFileError"
+        assert hashlib.sha256(content).digest()[:8] not in path.read_bytes()
