@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from conf.schema import Config, InvalidConfig
-from experiments.series import averaged, whole_numbers, with_run
+from experiments.series import Place, averaged, interval_text, whole_numbers, with_run
 
 
 def main(argv: list[str]) -> int:
@@ -24,25 +25,33 @@ def main(argv: list[str]) -> int:
                         help="training customers of the newcomer (default 10,25,50)")
     parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
                         help="seeds of the split to average over (default 0,1,2)")
+    parser.add_argument("--write", type=Path, metavar="FILE",
+                        help="put the table between the newcomer markers of FILE")
     options, overrides = parser.parse_known_args(argv)
+    place = None if options.write is None else Place(options.write, "newcomer")
     from experiments.launch import compose_and_run
 
     return compose_and_run("veilsum newcomer", overrides,
-                           lambda config: _study(config, options.customers, options.seeds))
+                           lambda config: _study(config, options.customers, options.seeds, place))
 
 
-def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...]) -> None:
+def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...],
+           place: Place | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from experiments.simulate import simulate
     from server.figures import NewcomerPoint
 
+    if place is not None:
+        place.check()
     if not all(sizes):
         raise InvalidConfig("--customers", "a newcomer needs at least one customer")
     partner = config.task.newcomer_partner or _middle_partner(config)
+    headings = ("its customers", "alone", "joined", "gain by joining")
+    lines = [f"| customers of {partner} | " + " | ".join(headings[1:]) + " |", "|--:|--:|--:|--:|"]
     table = Table(title=f"{partner} as a newcomer: test AUC alone and joined, 95% intervals")
-    for heading in ("its customers", "alone", "joined", "gain by joining"):
+    for heading in headings:
         table.add_column(heading, justify="right")
     points = []
     for size in sizes:
@@ -55,10 +64,13 @@ def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...]) -> No
                          for name in ("local", "federated"))
         gain = averaged([row.gain_over_local for row in rows])
         points.append(NewcomerPoint(size, alone, joined))
-        table.add_row(str(size), *(f"{item.value:.3f} [{item.low:.3f}, {item.high:.3f}]"
-                                   for item in (alone, joined)),
-                      f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
+        cells = (str(size), interval_text(alone), interval_text(joined),
+                 interval_text(gain, signed=True))
+        table.add_row(*cells)
+        lines.append(f"| {' | '.join(cells)} |")
     _record(config, partner, points)
+    if place is not None:
+        place.write("\n".join(lines))
     Console().print(table)
 
 
@@ -66,7 +78,6 @@ def _middle_partner(config: Config) -> str:
     """Neither the largest, whose absence would weaken the federation most, nor the smallest,
     whose few test customers would say little."""
     import tempfile
-    from pathlib import Path
 
     from learning.registry import make_task
 

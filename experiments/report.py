@@ -112,9 +112,19 @@ def _released_table(result: RunResult) -> Table:
                   title="Released metrics (noised sums)", title_style="bold", title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in result.released.items():
-        table.add_row(name, _short(value))
+    for name, value in _released(result):
+        table.add_row(name, value)
     return table
+
+
+def _released(result: RunResult) -> list[tuple[str, str]]:
+    """Each released metric with its standard error from noise, where it has one."""
+    shown = []
+    for name, value in result.released.items():
+        error = result.released.get(f"{name}_error", 0.0)
+        if not name.endswith("_error"):
+            shown.append((name, _short(value) + (f" ± {_short(error)}" if error > 0 else "")))
+    return shown
 
 
 def _legend(result: RunResult) -> str:
@@ -140,9 +150,9 @@ def _fact_lines(result: RunResult) -> list[tuple[str, str]]:
         lines = [("privacy", privacy), ("if a key leaks", leak)]
     else:
         lines = [("privacy", "none: the model may reveal customers")]
-    released = "  ".join(f"{name} {_short(value)}" for name, value in result.released.items())
+    released = "  ".join(f"{name} {value}" for name, value in _released(result))
     if released and result.comparisons:
-        lines.append(("released", released))
+        lines.append(("released", f"{released} (held-out customers, noised)"))
     lines.append(("encryption", f"{result.encryption}, {result.upload_bytes_per_parameter:.2f} "
                   f"bytes per parameter and upload ({result.parameters:,} parameters)"))
     lines.append(("time", f"{result.seconds:.0f} s for {result.rounds} rounds"))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.schema import Config, InvalidConfig
-from experiments.series import averaged_row, whole_numbers, with_run
+from experiments.series import Place, averaged_row, interval_text, whole_numbers, with_run
 from learning.results import Comparison, RunResult
-
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
                         help="seeds to average over (default 0,1,2)")
     parser.add_argument("--write", type=Path, metavar="FILE",
-                        help=f"replace what stands between {BEGIN} and {END} in FILE")
+                        help="put the table between the results markers of FILE")
     options, overrides = parser.parse_known_args(argv)
     from experiments.launch import compose_and_run
 
-    if options.write is not None and not _has_markers(options.write):
-        print(f"veilsum results: {options.write} has no lines {BEGIN} and {END}", file=sys.stderr)
+    place = None if options.write is None else Place(options.write, "results")
+    try:
+        if place is not None:
+            place.check()
+    except InvalidConfig as error:
+        print(f"veilsum results: {error}", file=sys.stderr)
         return 2
     collected: list[tuple[str, list[RunResult]]] = []
     for setting in SETTINGS:
@@ -59,8 +62,8 @@ def main(argv: list[str]) -> int:
         collected.append((setting.label, results))
     text = markdown(collected)
     print(text)
-    if options.write is not None:
-        _write(options.write, text)
+    if place is not None:
+        place.write(text)
     return 0
 
 
@@ -91,38 +94,22 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
             ("naive: days bought × activity ÷ days since the last purchase", "naive"),
             ("each partner alone, no privacy", "local"),
             ("all data pooled, no privacy", "pooled")):
-        cells = " | ".join(_cell(getattr(base[group], name)) for group in groups)
+        cells = " | ".join(interval_text(getattr(base[group], name)) for group in groups)
         lines.append(f"| {label} | {cells} | | | |")
     for label, results in collected:
         rows = {group: _row(results, group) for group in groups}
-        cells = " | ".join(_cell(rows[group].federated) for group in groups)
+        cells = " | ".join(interval_text(rows[group].federated) for group in groups)
         leak = results[0].epsilon_if_key_leaks
         lines.append(f"| **federated**, {label} | {cells} | "
-                     f"{_cell(rows['all'].gain_over_naive, signed=True)} | "
-                     f"{_cell(rows['all'].gain_over_local, signed=True)} | "
-                     f"{leak:.1f} |")
+                     f"{interval_text(rows['all'].gain_over_naive, signed=True)} | "
+                     f"{interval_text(rows['all'].gain_over_local, signed=True)} | "
+                     f"{f'{leak:.1f}' if math.isfinite(leak) else 'no protection'} |")
     return "\n".join(lines)
 
 
 def _row(results: list[RunResult], partner: str) -> Comparison:
     return averaged_row([row for result in results for row in result.comparisons
                          if row.partner == partner])
-
-
-def _cell(estimate, signed: bool = False) -> str:  # type: ignore[no-untyped-def]
-    sign = "+" if signed else ""
-    return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
-
-
-def _has_markers(path: Path) -> bool:
-    text = path.read_text() if path.is_file() else ""
-    return BEGIN in text and END in text
-
-
-def _write(path: Path, table: str) -> None:
-    text = path.read_text()
-    before, rest = text.split(BEGIN, 1)
-    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
-from conf.schema import Config
+from conf.schema import Config, InvalidConfig
 from learning.results import Comparison, Estimate
 
 
@@ -47,3 +48,36 @@ def with_run(config: Config, name: str, seed: int) -> Config:
     """The configuration of one run of a series, named after its place in it."""
     tracking = replace(config.tracking, run_name=f"{name}-seed{seed}")
     return replace(config, tracking=tracking, seed=seed)
+
+
+def interval_text(estimate: Estimate, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The lines of a document between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``."""
+
+    path: Path
+    name: str
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- {self.name}: begin -->"
+
+    @property
+    def end(self) -> str:
+        return f"<!-- {self.name}: end -->"
+
+    def check(self) -> None:
+        """Raises InvalidConfig before hours of work would end without a place to write to."""
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        if self.begin not in text or self.end not in text:
+            raise InvalidConfig("--write", f"{self.path} has no lines {self.begin} and {self.end}")
+
+    def write(self, content: str) -> None:
+        before, rest = self.path.read_text(encoding="utf-8").split(self.begin, 1)
+        after = rest.split(self.end, 1)[1]
+        self.path.write_text(f"{before}{self.begin}\n{content}\n{self.end}{after}",
+                             encoding="utf-8")

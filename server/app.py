@@ -21,7 +21,7 @@ from learning.results import Comparison, Estimate, RunResult
 from server.figures import epsilon_over_rounds, gain_per_partner, learning_curve
 from server.oracle import Oracle
 from server.progress import Progress
-from server.released import ReleasedMetrics
+from server.released import ReleasedMetrics, noise_stds
 from server.tracking import DatasetDescription, RunTracker, result_metrics
 from server.tracking_names import registered_name, slug
 from server.trust import trust_statement
@@ -74,7 +74,8 @@ class _Run:
         divisor = self.config.expected_customers
         parameters = report.state.model.size
         metrics = {
-            **self.released.after_round(report.sums, divisor),
+            **self.released.after_round(
+                report.sums, divisor, noise_stds(plan, len(report.answered))["histogram"]),
             "privacy/epsilon": plan.epsilon(report.round),
             "privacy/epsilon_if_key_leaks": plan.epsilon_if_key_leaks(report.round),
             "encryption/upload_bytes_per_parameter": report.upload_bytes / parameters,
@@ -141,7 +142,8 @@ def _train_and_test(
     work.progress.stage("testing on customers that never trained")
     report = strategy("test").run_round(
         grid, ServerState.start(final), config.strategy.rounds + 1, "test")
-    return final, work.released.after_test(report.sums)
+    stds = noise_stds(work.agreement.test, len(report.answered))
+    return final, work.released.after_test(report.sums, stds)
 
 
 def _finish(
@@ -196,7 +198,7 @@ def _figures(
         "learning_curve": learning_curve(
             rounds, column("val/auc"), column("oracle/val/auc"),
             lines.get("oracle/val/auc_naive"), lines.get("oracle/val/auc_local"),
-            lines.get("oracle/val/auc_pooled")),
+            lines.get("oracle/val/auc_pooled"), errors=column("val/auc_error")),
         "epsilon_over_rounds": epsilon_over_rounds(
             rounds, column("privacy/epsilon"), column("privacy/epsilon_if_key_leaks"),
             work.config.privacy.epsilon, delta=work.config.privacy.delta),

@@ -54,23 +54,30 @@ class NewcomerPoint:
 
 def learning_curve(rounds: Sequence[int], released: Sequence[float],
                    oracle: Sequence[float] | None, naive: float | None, local: float | None,
-                   pooled: float | None, *, metric: str = "AUC") -> Figure:
+                   pooled: float | None, *, metric: str = "AUC",
+                   errors: Sequence[float] | None = None) -> Figure:
     """Quality over rounds, against three fixed lines.
 
     ``released`` is what an operator sees (noised sums); ``oracle`` the exact value, which only a
-    simulation knows. A reference that is None or NaN is left out.
+    simulation knows; ``errors`` the standard error that noise gives the released one, drawn as
+    a band. A reference that is None or NaN is left out.
     """
     figure, axes = _axes("Does the federation beat what partners have today?")
     axes.grid(axis="x", visible=False)
     dot = "o" if len(rounds) == 1 else ""  # a line through one point would not show
+    if errors is not None and any(error > 0 for error in errors):
+        low, high = ([value + side * error for value, error in zip(released, errors, strict=True)]
+                     for side in (-1, 1))
+        axes.fill_between(rounds, low, high, color=BLUE, alpha=0.12, linewidth=0,
+                          label="± standard error")
     if oracle is not None:
         axes.plot(rounds, released, color=BLUE, alpha=0.35, linewidth=1.2, marker=dot,
-                  label="federated, as released (noised)")
+                  label="as released (noised)")
         axes.plot(rounds, oracle, color=BLUE, linewidth=2.4, marker=dot,
-                  label="federated, exact (simulation only)")
+                  label="exact (simulation only)")
     else:
         axes.plot(rounds, released, color=BLUE, linewidth=2.0, marker=dot,
-                  label="federated, as released (noised)")
+                  label="as released (noised)")
     references = [(pooled, GREEN, "pooled data", (0, (6, 2))), (local, ORANGE, "each alone", "--"),
                   (naive, MUTED, "naive", ":")]
     shown = [item for item in references if item[0] is not None and math.isfinite(item[0])]
@@ -83,7 +90,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = min(rounds, default=0)
     axes.set_xlim(first, max([first + 1, *rounds]))
-    _legend_above(axes, columns=2)
+    _legend_above(axes, columns=3)
     return figure
 
 

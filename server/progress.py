@@ -103,7 +103,9 @@ class Progress:
     def _facts(self, metrics: Mapping[str, float]) -> str:
         parts = []
         if self.metric in metrics:
-            parts.append(f"{self.metric}={short(metrics[self.metric])}")
+            error = metrics.get(f"{self.metric}_error", 0.0)
+            spread = f"±{short(error)}" if error > 0 else ""
+            parts.append(f"{self.metric}={short(metrics[self.metric])}{spread}")
         if "privacy/epsilon" in metrics:
             epsilon = metrics["privacy/epsilon"]
             shown = f"{epsilon:.2f}" if math.isfinite(epsilon) else "none"

@@ -1,0 +1,66 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conf.schema import InvalidConfig
+from experiments.results import markdown
+from experiments.series import Place, averaged, averaged_row, whole_numbers
+from learning.results import Comparison, Estimate, RunResult
+
+
+def _estimate(value: float) -> Estimate:
+    return Estimate(value, value - 0.1, value + 0.1)
+
+
+def _row(partner: str, customers: int, value: float) -> Comparison:
+    return Comparison(partner, customers, *(_estimate(value + i / 100) for i in range(6)))
+
+
+def _result(value: float) -> RunResult:
+    rows = (_row("big", 90, value), _row("small", 10, value), _row("all", 100, value),
+            _row("held out", 20, value))
+    return RunResult("auc", rows, {}, "noise_shares", 3.0, 7.0, 1e-5, "shared_key", 3, 40, 600.0,
+                     1.0, "id", "sqlite:///x")
+
+
+def test_averages_keep_value_between_bounds() -> None:
+    mean = averaged([_estimate(0.4), _estimate(0.6)])
+    assert (mean.low, mean.value, mean.high) == pytest.approx((0.4, 0.5, 0.6))
+
+
+def test_every_estimate_of_a_row_is_averaged() -> None:
+    row = averaged_row([_row("a", 10, 0.1), _row("a", 20, 0.3)])
+    assert row.customers == 15
+    assert row.naive.value == pytest.approx(0.2)
+    assert row.gain_over_local.value == pytest.approx(0.25)
+
+
+def test_the_table_has_a_row_per_setting_and_names_the_smallest_partner() -> None:
+    text = markdown([("one", [_result(0.6), _result(0.7)]),
+                     ("two", [replace(_result(0.6), epsilon_if_key_leaks=float("inf"))])])
+    lines = text.splitlines()
+    assert "smallest partner (small)" in lines[0]
+    assert len(lines) == 2 + 3 + 2
+    assert len({line.count("|") for line in lines}) == 1
+    assert "no protection" in lines[-1] and "7.0" in lines[-2]
+
+
+def test_a_place_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text("a\n<!-- results: begin -->\nold\n<!-- results: end -->\nb\n")
+    place = Place(document, "results")
+    place.check()
+    place.write("new")
+    assert document.read_text() == "a\n<!-- results: begin -->\nnew\n<!-- results: end -->\nb\n"
+    with pytest.raises(InvalidConfig, match="newcomer"):
+        Place(document, "newcomer").check()
+
+
+def test_lists_of_numbers() -> None:
+    import argparse
+
+    assert whole_numbers("10,25") == (10, 25)
+    for text in ("", "a", "1,-2"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            whole_numbers(text)
