@@ -1,0 +1,173 @@
+"""Opacus with the customer as sample: gradients against a loop, noise, sampling, robustness."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from scipy.stats import binomtest, chi2, norm
+from torch import nn
+from torch.nn import functional as F
+
+import privacy.local_dp as local_dp
+from privacy.local_dp import customer_losses, dp_sgd
+
+RARE = 1e-9
+
+
+class Mlp(nn.Module):
+    def __init__(self, features: int = 4, hidden: int = 3) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(features, hidden), nn.Linear(hidden, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.outer(torch.tanh(self.inner(features))).squeeze(-1)
+
+
+class Linear(nn.Module):
+    def __init__(self, features: int = 4) -> None:
+        super().__init__()
+        self.layer = nn.Linear(features, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.layer(features).squeeze(-1)
+
+
+def customers(n: int, e: int = 5, f: int = 4, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
+    random = np.random.default_rng(seed)
+    mask = random.random((n, e)) < 0.7
+    return (random.normal(size=(n, e, f)).astype(np.float32),
+            (random.random((n, e)) < 0.5).astype(np.float32), mask)
+
+
+def train(model: nn.Module, data: tuple[NDArray, NDArray, NDArray],
+          **overrides: float) -> NDArray[np.float64]:
+    options: dict = {"steps": 1, "sample_rate": 1.0, "noise_multiplier": 0.0, "clip_norm": 1.0,
+                     "learning_rate": 1.0, "expected_customers": 10} | overrides
+    return dp_sgd(model, *data, **options)
+
+
+def loop_gradients(model: nn.Module, data: tuple[NDArray, NDArray, NDArray]) -> NDArray:
+    """(n, d): each customer's own backward pass over its own masked examples."""
+    rows = []
+    for x, y, m in zip(*(torch.from_numpy(array) for array in data), strict=True):
+        alone = copy.deepcopy(model)
+        if m.any():
+            F.binary_cross_entropy_with_logits(alone(x[m]), y[m]).backward()
+        rows.append(np.concatenate([
+            np.zeros(p.numel()) if p.grad is None else p.grad.numpy().ravel()
+            for p in alone.parameters()]))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("make", [Mlp, Linear])
+def test_one_sample_is_one_customer(make: type[nn.Module]) -> None:
+    model, data = make(), customers(7)
+    data[2][3] = False
+    wrapped = GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
+    features = torch.from_numpy(data[0]).requires_grad_()
+    customer_losses(wrapped, features, *map(torch.from_numpy, data[1:])).sum().backward()
+    samples = np.concatenate([p.grad_sample.flatten(1).numpy() for p in wrapped.parameters()], 1)
+    assert np.allclose(samples, loop_gradients(model, data), atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [1e-2, 1.0, 1e3])
+def test_a_step_is_the_clipped_sum_over_the_public_batch(clip: float) -> None:
+    model, data = Mlp(), customers(9)
+    rows = loop_gradients(model, data)
+    factors = np.minimum(1, clip / np.maximum(np.linalg.norm(rows, axis=1), 1e-12))
+    expected = -(rows * factors[:, None]).sum(axis=0) / (1.0 * 10)
+    before = [parameter.clone() for parameter in model.parameters()]
+    assert np.allclose(train(model, data, clip_norm=clip), expected, rtol=1e-3, atol=1e-6)
+    assert all(map(torch.equal, before, model.parameters())), "the caller's model must not move"
+
+
+def test_the_divisor_is_public() -> None:
+    """Half the customers, the same divisor: half the step. A realised count would hide it."""
+    model, data = Linear(), customers(8)
+    whole = train(model, data)
+    first = train(model, tuple(array[:4] for array in data))
+    second = train(model, tuple(array[4:] for array in data))
+    assert np.allclose(first + second, whole, atol=1e-6)
+    assert np.allclose(train(model, data, expected_customers=20), whole / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_more_examples_of_a_customer_do_not_raise_its_influence(repeats: int) -> None:
+    """Clipping examples instead of customers would let 5 examples count 5 times."""
+    x = np.full((1, repeats, 4), 50.0, np.float32)
+    data = (x, np.zeros((1, repeats), np.float32), np.ones((1, repeats), bool))
+    model = Linear()
+    nn.init.zeros_(model.layer.weight)
+    step = train(model, data, clip_norm=0.5, expected_customers=1)
+    assert np.linalg.norm(step) == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [0, 6])
+def test_noise_has_the_promised_std_and_no_other(n: int) -> None:
+    """With zero gradients, and with nobody there, the step is noise alone."""
+    model = Linear(4000)
+    data = (np.zeros((n, 2, 4000), np.float32), np.zeros((n, 2), np.float32),
+            np.zeros((n, 2), bool))
+    step = train(model, data, noise_multiplier=1.5, clip_norm=2.0, learning_rate=0.25,
+                 sample_rate=0.5, expected_customers=10, steps=2)
+    std = math.sqrt(2) * 0.25 * 1.5 * 2.0 / (0.5 * 10)
+
+    def accepts(claimed: float) -> bool:
+        statistic = float((step ** 2).sum()) / claimed ** 2
+        return min(chi2.cdf(statistic, 4001), chi2.sf(statistic, 4001)) > RARE / 2
+
+    assert accepts(std)
+    assert not accepts(0.9 * std)
+    assert not accepts(1.1 * std)
+    assert abs(step.mean()) < norm.isf(RARE) * std / math.sqrt(len(step))
+
+
+def test_noise_and_sampling_do_not_follow_any_seed() -> None:
+    model, data = Linear(), customers(50)
+    steps = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        np.random.seed(7)
+        steps.append([train(model, data, noise_multiplier=1.0),
+                      train(model, data, sample_rate=0.5)])
+    assert not np.allclose(steps[0][0], steps[1][0])
+    assert not np.allclose(steps[0][1], steps[1][1])
+
+
+@pytest.mark.parametrize("rate", [0.04, 0.16, 0.5])
+def test_the_sampling_rate_is_exact(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+    """Not 1/ceil(n/b): for rate .16 that would be 1/7."""
+    taken: list[int] = []
+    monkeypatch.setattr(
+        local_dp, "_step", lambda module, optimiser, x, y, m: taken.append(len(x)))
+    n, steps = 1000, 60
+    train(Linear(), (np.zeros((n, 1, 4), np.float32), np.zeros((n, 1), np.float32),
+                     np.ones((n, 1), bool)), sample_rate=rate, steps=steps)
+    assert len(taken) == steps and len(set(taken)) > 1
+    assert binomtest(sum(taken), n * steps, rate).pvalue > RARE
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e38, -3e38])
+def test_a_poisoned_customer_contributes_zero_or_the_clip(poison: float) -> None:
+    model, data = Mlp(), customers(6)
+    data[2][:] = True
+    clean = train(model, tuple(array[1:] for array in data))
+    data[0][0, 1, 2] = poison
+    poisoned = train(model, data)
+    assert np.isfinite(poisoned).all()
+    assert np.linalg.norm(poisoned - clean) <= 1.0 / 10 * (1 + 1e-5)
+    if not np.isfinite(poison):
+        assert np.allclose(poisoned, clean, atol=1e-6)
+
+
+def test_leaving_one_customer_out_moves_the_sum_by_at_most_the_clip() -> None:
+    model, data = Mlp(), customers(6, seed=3)
+    whole = train(model, data, clip_norm=0.05)
+    for left_out in range(6):
+        rest = tuple(np.delete(array, left_out, axis=0) for array in data)
+        change = np.linalg.norm(train(model, rest, clip_norm=0.05) - whole)
+        assert change <= 0.05 / 10 * (1 + 1e-5)
