@@ -71,7 +71,8 @@ class _Run:
         """Log one round at its step: what is released, what it cost, what an oracle sees."""
         began = time.perf_counter()
         plan = self.agreement.training
-        divisor = self.config.expected_customers
+        customers = self.config.federation.customers
+        divisor = sum(customers[partner] for partner in report.answered)
         parameters = report.state.model.size
         metrics = {
             **self.released.after_round(
@@ -103,6 +104,7 @@ def run_federation(config: Config, grid: Grid) -> RunResult:
         f"privacy.{key}": str(value) for key, value in agreement.training.describe().items()}
     with (RunTracker.start(config, dataset=_dataset(config), tags=tags) as tracker,
           Progress(config.strategy.rounds) as progress):
+        progress.note(f"trust: {tags['trust']}")
         progress.stage("connecting partners")
         run = secrets.token_hex(16)
         cohort = join(grid, agreement.partners, config.quorum, run,

@@ -72,6 +72,13 @@ class Progress:
             self._clear_task()
             self._task = self._bar.add_task(text, total=None, facts="")
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is None:
+            self._print(text)
+        else:
+            self._bar.console.print(text, style="dim", highlight=False)
+
     def begin_rounds(self) -> None:
         """Say that round 1 starts now."""
         self._in_rounds = True

@@ -107,12 +107,11 @@ class EncryptedFedAvg(Strategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-        state: ServerState | None = None,
     ) -> Result:
-        """Run the rounds that are left. ``initial_arrays`` holds one flat model (d,);
-        ``state`` resumes from a checkpoint instead. The final model is in ``Result.arrays``."""
+        """Run all rounds. ``initial_arrays`` holds one flat model (d,) as ``"model"``, and so
+        does the result's. What evaluates hears ``on_round``."""
         self.summary()
-        state = state or ServerState.start(initial_arrays["model"].numpy().astype(np.float64))
+        state = ServerState.start(initial_arrays["model"].numpy().astype(np.float64))
         while state.round < num_rounds:
             report = self.run_round(grid, state, state.round + 1, "train")
             state = report.state
