@@ -25,11 +25,13 @@ MAX_INFLATION = 1.05
 
 
 class PlanImpossible(ValueError):
-    """No plan with these public inputs exists. ``key`` is the override to change."""
+    """No plan with these public inputs exists. ``key`` is the override to change; enough_bits:
+    the width that this region would fit, None if another width does not help."""
 
-    def __init__(self, key: str, reason: str) -> None:
+    def __init__(self, key: str, reason: str, enough_bits: int | None = None) -> None:
         super().__init__(reason)
         self.key = key
+        self.enough_bits = enough_bits
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def choose_grid(need: Need, bits: int) -> Grid:
     if enough is not None:
         raise PlanImpossible(
             "encryption.bits", f"{what}: use encryption.bits={enough}, or a larger "
-            "privacy.epsilon, fewer strategy.rounds or a smaller model")
+            "privacy.epsilon, fewer strategy.rounds or a smaller model", enough)
     raise PlanImpossible(
         "privacy.epsilon", f"{what}, nor can up to {MAX_BITS}, with noise of "
         f"{MIN_TOTAL_STD_STEPS:g} grid steps and more and shares up to {_SHARE_STD_STEPS[-1]:g}: "

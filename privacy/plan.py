@@ -178,6 +178,8 @@ class PrivacyPlan:
 
     def event(self, rounds: int) -> dp.DpEvent:
         """All that ``rounds`` rounds from the first one on release."""
+        if rounds == 0:
+            return dp.NoOpDpEvent()
         return dp.ComposedDpEvent(
             [self.start_event(), dp.SelfComposedDpEvent(self.round_event(), rounds)])
 

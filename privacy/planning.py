@@ -97,7 +97,17 @@ def test_regions(setting: Setting, names: tuple[str, ...], size: int) -> tuple[R
 
 def _regions(parts: tuple[_Part, ...], setting: Setting) -> tuple[Region, ...]:
     tail = setting.tail(sum(part.size for part in parts))
-    return tuple(_region(part, setting, tail, setting.failure / len(parts)) for part in parts)
+    regions: list[Region] = []
+    refusals: list[PlanImpossible] = []
+    for part in parts:
+        try:
+            regions.append(_region(part, setting, tail, setting.failure / len(parts)))
+        except PlanImpossible as refusal:
+            refusals.append(refusal)
+    if refusals:
+        # The most demanding region speaks, so that its advice suffices for all.
+        raise max(refusals, key=lambda refusal: refusal.enough_bits or math.inf)
+    return tuple(regions)
 
 
 def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Region:

@@ -127,16 +127,16 @@ def test_too_few_bits_are_refused_with_the_number_that_would_do(
     assert isinstance(caught.value, ValueError)
 
 
-def test_the_suggested_bits_do() -> None:
-    for bits in range(8, 21):
-        try:
-            training(epsilon=1.0, size=300, bits=bits)
-        except PlanImpossible as error:
-            suggested = int(str(error).split("encryption.bits=")[1].split(",")[0])
-            assert bits < suggested <= 20
-        else:
-            break
-    assert bits <= 15
+@pytest.mark.parametrize("name", ["noise_shares", "local_dp"])
+@pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
+def test_the_suggested_bits_do_and_no_fewer(name: str, epsilon: float) -> None:
+    with pytest.raises(PlanImpossible) as caught:
+        training(name, epsilon=epsilon, size=300, bits=8)
+    enough = caught.value.enough_bits
+    assert enough is not None and f"encryption.bits={enough}," in str(caught.value)
+    assert training(name, epsilon=epsilon, size=300, bits=enough).bits == enough <= 15
+    with pytest.raises(PlanImpossible):
+        training(name, epsilon=epsilon, size=300, bits=enough - 1)
 
 
 def test_nobody_left_to_add_noise() -> None:
