@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Session:
 
     site: Site
     config: Config
+    config_digest: bytes
     agreement: Agreement
     data: PartnerData
     key: SharedKey
@@ -53,7 +55,8 @@ class Session:
         agreement = Agreement.of(config)
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
-        return cls(site, config, agreement, load_partner(config, site.data_path), key)
+        digest = hashlib.sha256(config_json.encode()).digest()
+        return cls(site, config, digest, agreement, load_partner(config, site.data_path), key)
 
     def join(self) -> JoinReply:
         return JoinReply(self.site.partner, self.key.key_id)
@@ -62,18 +65,19 @@ class Session:
         """The sealed contribution to one round: stored before it is sent, resent if asked
         again. Raises Refused, BudgetExceeded."""
         self._check_round(request.round_id, request.kind, request.fingerprint)
+        bound = self._bind(request.round_id)
         replies = ReplyStore(self.site.state_path / "replies")
-        blocks = replies.get(request.round_id)
+        blocks = replies.get(bound)
         train_s = encrypt_s = 0.0
         if blocks is None:
-            self._spend(request.round_id, request.kind)
+            self._spend(bound, request.kind)
             began = time.perf_counter()
             values = self._values(request)
             trained = time.perf_counter()
             sealer = Sealer(self.key, self.agreement.layout(request.kind), self._index)
-            blocks = sealer.seal(values, request.round_id)
+            blocks = sealer.seal(values, bound)
             train_s, encrypt_s = trained - began, time.perf_counter() - trained
-            replies.put(request.round_id, blocks)
+            replies.put(bound, blocks)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
                           train_s, encrypt_s)
 
@@ -85,11 +89,22 @@ class Session:
         opener = SumOpener(self.key, self.agreement.layout(request.kind),
                            OpeningGuard(self.site.state_path / "openings"),
                            minimum_partners=self.config.quorum)
-        return opener.open(request.claim, request.blocks)
+        claim = replace(request.claim, round_id=self._bind(request.claim.round_id))
+        return opener.open(claim, request.blocks)
 
     @property
     def _index(self) -> int:
         return self.config.federation.partners.index(self.site.partner)
+
+    def _bind(self, round_id: RoundId) -> RoundId:
+        """The round under a run name that commits to the whole configuration.
+
+        Tags, claims, replies and the ledger all use it. A server that lets partners add the
+        noise shares of one configuration and asks the opener under another, with a smaller
+        quorum say, gets a tag mismatch instead of a sum with too little noise.
+        """
+        bound = hashlib.sha256(b"veilsum run 1\0" + self.config_digest + round_id.run.encode())
+        return RoundId(bound.hexdigest(), round_id.round)
 
     def _check_round(self, round_id: RoundId, kind: str, fingerprint: str) -> None:
         if fingerprint != self.agreement.parameters.fingerprint:

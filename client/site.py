@@ -5,6 +5,7 @@ These paths never come from the server and never leave the site.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,19 @@ class SiteError(RuntimeError):
 
 @dataclass(frozen=True)
 class Site:
-    """``epsilon_limit``: this partner's own bound on what its ledger may ever spend; None only
-    reports (a simulation)."""
+    """``epsilon_limit``: this partner's own bound on what its ledger may ever spend, whatever
+    the server asks for; None, written "unlimited", only records (a simulation)."""
 
     partner: str
     data_path: Path
     key_path: Path
     state_path: Path
-    epsilon_limit: float | None = None
+    epsilon_limit: float | None
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any]) -> Site:
-        """Read ``partner``, ``data-path``, ``key-path``, ``state-path`` and, optional,
-        ``epsilon-limit``. Raises SiteError naming the key."""
+        """Read ``partner``, ``data-path``, ``key-path``, ``state-path`` and ``epsilon-limit``.
+        Raises SiteError naming the key."""
 
         def text(key: str) -> str:
             value = node_config.get(key)
@@ -38,12 +39,20 @@ class Site:
                                 f"--node-config '... {key}=\"...\"'")
             return value
 
-        limit = node_config.get("epsilon-limit")
-        if limit is not None and (not isinstance(limit, int | float) or not limit > 0):
-            raise SiteError("node configuration: epsilon-limit must be a number above 0")
         site = cls(text("partner"), Path(text("data-path")), Path(text("key-path")),
-                   Path(text("state-path")), None if limit is None else float(limit))
+                   Path(text("state-path")), _limit(node_config.get("epsilon-limit")))
         for key, path in (("data-path", site.data_path), ("key-path", site.key_path)):
             if not path.is_file():
                 raise SiteError(f"node configuration: {key} is not a file: {path}")
         return site
+
+
+def _limit(value: object) -> float | None:
+    """The server names the privacy of a run; without a bound of its own a site would follow."""
+    if value == "unlimited":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise SiteError('node configuration: epsilon-limit must be a number above 0, the most that '
+                        'this partner lets its customers\' privacy cost over all runs (or '
+                        '"unlimited", for simulations)')
+    return float(value)

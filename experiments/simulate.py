@@ -65,7 +65,7 @@ def _node(work: Path, name: str, data: str) -> dict[str, str]:
     state = work / "state" / name
     state.mkdir(parents=True)
     return {"partner": name, "data-path": data, "key-path": str(work / "federation.key"),
-            "state-path": str(state)}
+            "state-path": str(state), "epsilon-limit": "unlimited"}
 
 
 def main(argv: list[str]) -> int:

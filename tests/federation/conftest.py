@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,7 @@ class Clients:
     grid: LocalGrid
     config: Config
     parameters: Parameters
+    nodes: Mapping[str, Mapping[str, object]]
 
     def send(self, partner: str, content: RecordDict, kind: str) -> Message:
         node = next(node for node, name in self.grid.names.items() if name == partner)
@@ -116,6 +117,6 @@ def clients(tmp_path: Path) -> Callable[..., object]:
                         **{key.replace("_", "-"): value for key, value in extra.items()}}
                  for name in config.federation.partners}
         with LocalGrid(app, nodes, {"config": to_json(config)}, workers=1) as grid:
-            yield Clients(grid, config, parameters)
+            yield Clients(grid, config, parameters, nodes)
 
     return start

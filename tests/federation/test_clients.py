@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import RecordDict
 
+from client.session import Session
+from client.site import Site, SiteError
+from conf.compose import to_json
 from encryption.accumulator import blocks_needed, digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.types import OpeningClaim, RoundId
+from keyholder.refusals import OpeningRefused
 from privacy.ledger import Ledger
 from strategies import layout
 from strategies.agreement import Agreement
@@ -144,3 +149,35 @@ def test_a_damaged_key_is_refused(configure, clients, tmp_path: Path) -> None:  
         path.write_bytes(content[:-5])
         assert _refused(federation.train("east", 1)) == "KeyFileError"
         assert hashlib.sha256(content).digest()[:8] not in path.read_bytes()
+
+
+def test_noise_of_one_configuration_is_not_opened_under_another(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """Shares for a quorum of three, then an opening under a configuration that asks for two:
+    the sum of two would have too little noise."""
+    with clients(configure(strategy={"quorum": 3, "rounds": 3})) as federation:
+        config = federation.config
+        weaker = replace(config, strategy=replace(config.strategy, quorum=2))
+        plan = Agreement.of(config).layout("train")
+        accumulator = make_accumulator(federation.parameters, blocks_needed(plan))
+        for partner in ("east", "north"):
+            accumulator.fold(parse_train_reply(federation.train(partner, 1)).blocks)
+        blocks = accumulator.finish()
+        claim = OpeningClaim(RoundId(RUN, 1), (0, 1), digest(blocks))
+        request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks)
+        opener = Session.start(to_json(weaker), Site.from_node_config(federation.nodes["east"]))
+        with pytest.raises(OpeningRefused, match="tag"):
+            opener.open_sum(request)
+
+
+def test_a_site_states_its_own_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        node = federation.nodes["east"]
+        for limit in (None, "", 0, -1.0, True, float("inf"), "three"):
+            with pytest.raises(SiteError, match="epsilon-limit"):
+                Site.from_node_config({**node, "epsilon-limit": limit})
+        assert Site.from_node_config({**node, "epsilon-limit": 3}).epsilon_limit == 3.0
+
+
+def test_a_run_without_privacy_is_refused_by_a_site_with_a_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure(privacy={"name": "none"}), epsilon_limit=50.0) as federation:
+        assert _refused(federation.train("east", 1)) == "BudgetExceeded"

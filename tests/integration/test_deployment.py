@@ -117,7 +117,8 @@ def _site(folder: Path, partner: str, key: Path) -> dict[str, str]:
     (site / "federation.key").write_bytes(key.read_bytes())
     (site / "federation.key").chmod(0o600)
     return {"partner": partner, "data-path": str(site / "purchases.csv"),
-            "key-path": str(site / "federation.key"), "state-path": str(site / "state")}
+            "key-path": str(site / "federation.key"), "state-path": str(site / "state"),
+            "epsilon-limit": 10.0}
 
 
 # MLflow uses a loading strategy that SQLAlchemy 2.1 deprecates.
