@@ -74,7 +74,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path) -> None:
 
 def _race(folder: Path, number: int, start: object, answers: object) -> None:
     guard = OpeningGuard(folder)
-    start.wait()
+    start.wait(60)
     won = []
     for round_number in range(40):
         claim = OpeningClaim(RoundId("r", round_number), (0,), bytes([number]) * 32)
@@ -92,9 +92,10 @@ def test_of_two_processes_one_wins_each_round(tmp_path: Path) -> None:
     racers = [context.Process(target=_race, args=(tmp_path, i, start, answers)) for i in (1, 2)]
     for racer in racers:
         racer.start()
-    won = answers.get() + answers.get()
     for racer in racers:
-        racer.join()
+        racer.join(120)
+        assert racer.exitcode == 0
+    won = answers.get() + answers.get()
     assert sorted(won) == list(range(40))
 
 
