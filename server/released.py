@@ -67,7 +67,11 @@ def noise_stds(plan: PrivacyPlan, partners: int) -> dict[str, float]:
 
 def _with_error(name: str, histogram: Vector, noise_std: float) -> dict[str, float]:
     """The AUC of a noised histogram, and the spread of AUCs when noise of the same size is
-    added once more (parametric bootstrap; its draws are fixed, they protect nobody)."""
+    added once more (parametric bootstrap; its draws are fixed, they protect nobody). Both NaN
+    where noise has left no positives or no negatives to rank."""
     again = np.random.default_rng(0).normal(0.0, noise_std, (_DRAWS, histogram.size))
-    values = [auc_from_histogram(histogram + noise) for noise in again]
-    return {name: auc_from_histogram(histogram), f"{name}_error": float(np.nanstd(values))}
+    value = auc_from_histogram(histogram)
+    spread = np.array([auc_from_histogram(histogram + noise) for noise in again])
+    spread = spread[np.isfinite(spread)]
+    known = math.isfinite(value) and spread.size > 1
+    return {name: value, f"{name}_error": float(spread.std()) if known else math.nan}

@@ -39,3 +39,9 @@ def test_the_error_says_how_far_noise_moves_the_auc() -> None:
     spread = np.std([values["val/auc"] for values in released])
     stated = np.mean([values["val/auc_error"] for values in released])
     assert 0.5 * spread < stated < 2 * spread
+
+
+def test_without_positives_there_is_neither_auc_nor_error() -> None:
+    sums = {"histogram": np.full(HISTOGRAM_SIZE, -1000.0), "loss": np.array([1.0])}
+    values = ReleasedMetrics().after_round(sums, 1, 1.0)
+    assert np.isnan(values["val/auc"]) and np.isnan(values["val/auc_error"])
