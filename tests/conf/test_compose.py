@@ -32,6 +32,11 @@ def test_every_option_composes(override: str) -> None:
     assert getattr(getattr(config, group), "name", name) == name
 
 
+@pytest.mark.parametrize("name", _options("experiment"))
+def test_every_experiment_composes_and_changes_something(name: str) -> None:
+    assert _compose(f"experiment={name}") != _compose()
+
+
 def test_pairs_of_privacy_and_encryption_compose() -> None:
     for privacy, suite in itertools.product(_options("privacy"), _options("encryption")):
         config = _compose(f"privacy={privacy}", f"encryption={suite}")
