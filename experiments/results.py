@@ -87,15 +87,15 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
     groups = ("all", "held out", smallest)
     lines = [f"| test {first.metric.upper()}, mean of {len(collected[0][1])} seeds | all | "
              f"held-out customers | smallest partner ({smallest}) | gain over naive (all) | "
-             "gain over alone (all) | ε if the key leaks |",
-             "|---|---|---|---|---|---|---|"]
+             f"gain over alone (all) | gain over alone ({smallest}) | ε if the key leaks |",
+             "|---|---|---|---|---|---|---|---|"]
     base = {group: _row(collected[0][1], group) for group in groups}
     for label, name in (
             ("naive: days bought × activity ÷ days since the last purchase", "naive"),
             ("each partner alone, no privacy", "local"),
             ("all data pooled, no privacy", "pooled")):
         cells = " | ".join(interval_text(getattr(base[group], name)) for group in groups)
-        lines.append(f"| {label} | {cells} | | | |")
+        lines.append(f"| {label} | {cells} | | | | |")
     for label, results in collected:
         rows = {group: _row(results, group) for group in groups}
         cells = " | ".join(interval_text(rows[group].federated) for group in groups)
@@ -103,6 +103,7 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
         lines.append(f"| **federated**, {label} | {cells} | "
                      f"{interval_text(rows['all'].gain_over_naive, signed=True)} | "
                      f"{interval_text(rows['all'].gain_over_local, signed=True)} | "
+                     f"{interval_text(rows[smallest].gain_over_local, signed=True)} | "
                      f"{f'{leak:.1f}' if math.isfinite(leak) else 'no protection'} |")
     return "\n".join(lines)
 

@@ -134,6 +134,10 @@ def open_client(uri: str) -> MlflowClient:
         ) from None
 
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens MLflow's page on training runs; without it, it guesses at language models."""
+
+
 def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """Id of the experiment, made on first use; an sqlite file gets ``mlartifacts/`` beside it."""
     from mlflow.exceptions import MlflowException
@@ -143,7 +147,7 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
         file = sqlite_file(uri)
         root = file and (file.resolve().parent / "mlartifacts" / slug(name)).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=root))
+            return str(client.create_experiment(name, artifact_location=root, tags=_KIND))
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another run was faster
             if found is None:
