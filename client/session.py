@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from client.local_round import test_sums, training_sums
 from client.reply_store import ReplyStore
 from client.site import Site
+from client.split import pin
 from conf.compose import from_json
 from conf.schema import Config
 from encryption.types import OpenedSum, Refused, RoundId
@@ -50,6 +51,8 @@ class Session:
     def start(cls, config_json: str, site: Site) -> Session:
         """Read the site's key and data. The errors name their cause; they stay at the site."""
         config = from_json(config_json)
+        # The table of a run is the site's own; a path in the configuration is somebody else's.
+        config = replace(config, task=replace(config.task, path=None))
         if site.partner not in config.federation.partners:
             raise Refused("this run does not name this partner")
         agreement = Agreement.of(config)
@@ -118,6 +121,7 @@ class Session:
     def _spend(self, round_id: RoundId, kind: str) -> None:
         """Write the spending before the data is touched. Held-out customers take part in the
         test release alone, so it goes into a ledger of its own (parallel composition)."""
+        pin(self.site.state_path / "split.json", self.config)
         plan = self.agreement.plan(kind)
         name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
         ledger = Ledger(self.site.state_path / name, self.site.epsilon_limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def load_partner(config: Config, path: Path | str) -> PartnerData:
 
     Callers share the arrays, so they are made read-only.
     """
-    task = json.dumps([asdict(config.task), config.seed], sort_keys=True)
+    task = json.dumps([asdict(replace(config.task, path=None)), config.seed], sort_keys=True)
     return _load(task, str(path), Path(path).stat().st_mtime_ns)
 
 

@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 
 from client.session import Session
 from client.site import Site, SiteError
+from client.split import SplitChanged
 from conf.compose import to_json
 from encryption.accumulator import blocks_needed, digest, make_accumulator
 from encryption.control import ControlLayout
@@ -181,3 +182,24 @@ def test_a_site_states_its_own_limit(configure, clients) -> None:  # type: ignor
 def test_a_run_without_privacy_is_refused_by_a_site_with_a_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
     with clients(configure(privacy={"name": "none"}), epsilon_limit=50.0) as federation:
         assert _refused(federation.train("east", 1)) == "BudgetExceeded"
+
+
+def test_customers_never_change_sides_between_runs(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """With another seed a customer could spend in both ledgers."""
+    with clients(configure()) as federation:
+        parse_train_reply(federation.train("east", 1))
+        site = Site.from_node_config(federation.nodes["east"])
+        request = layout.TrainRequest(RoundId("cd" * 16, 1), "train",
+                                      federation.parameters.fingerprint, np.zeros(19))
+        other = Session.start(to_json(replace(federation.config, seed=1)), site)
+        with pytest.raises(SplitChanged):
+            other.contribute(request)
+
+
+def test_a_path_in_the_configuration_is_not_read(configure, clients, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        task = replace(federation.config.task, path=str(tmp_path / "somebody-elses.csv"))
+        site = Site.from_node_config(federation.nodes["east"])
+        session = Session.start(to_json(replace(federation.config, task=task)), site)
+        assert session.config.task.path is None
+        assert len(session.data.train)
