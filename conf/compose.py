@@ -12,6 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.schema import Config, InvalidConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent
+_MOST_CHARACTERS, _MOST_COMMAS = 1 << 20, 10_000  # a thousand partners; about a second
+_DEPTH = 3  # the tree, its groups, and lists or tables of plain values in them
 
 
 def from_hydra(composed: DictConfig) -> Config:
@@ -47,11 +49,32 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Inverse of :func:`to_json` for bytes from another party. Raises InvalidConfig."""
+    """Inverse of :func:`to_json` for bytes from another party. Raises InvalidConfig.
+
+    Every value is taken as it stands. OmegaConf would put this machine's environment variables in
+    the place of ``${oc.env:NAME}``, and double a text with each of a chain of references.
+    """
+    if len(text) > _MOST_CHARACTERS or text.count(",") > _MOST_COMMAS:
+        raise InvalidConfig("config", "is longer than a configuration of a thousand partners")
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidConfig("config", "is not JSON") from None
     if not isinstance(parsed, dict):
         raise InvalidConfig("config", "is not a JSON object")
+    _check_plain(parsed, _DEPTH)
     return from_hydra(OmegaConf.create(parsed))
+
+
+def _check_plain(value: object, depth: int) -> None:
+    """Raises InvalidConfig for references, for what is no text, and below ``depth`` levels."""
+    if isinstance(value, str):
+        if "${" in value or value == "???":
+            raise InvalidConfig("config", "a value refers to something else")
+        if not value.isascii() and value != value.encode(errors="ignore").decode():
+            raise InvalidConfig("config", "a value is not text")
+    elif isinstance(value, dict | list):
+        if not depth:
+            raise InvalidConfig("config", "is nested deeper than any configuration")
+        for one in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_plain(one, depth - 1)

@@ -82,6 +82,7 @@ class ModelConfig:
     def validate(self) -> None:
         _one_of(self.name, "model", ("logistic", "mlp"))
         _positive(self.hidden, "model.hidden")
+        _require(self.hidden <= 4096, "model.hidden", "at most 4096")
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class PrivacyConfig:
         _require(0 < self.metrics_share < 1, "privacy.metrics_share", "must lie between 0 and 1")
         _one_of(self.contribution, "privacy.contribution", ("gradient", "training"))
         _positive(self.local_steps, "privacy.local_steps")
+        _require(self.local_steps <= 100_000, "privacy.local_steps", "at most 100000")
         _positive(self.local_learning_rate, "privacy.local_learning_rate")
         _require(0 < self.sample_rate <= 1, "privacy.sample_rate", "must lie in (0, 1]")
 
@@ -208,7 +210,7 @@ class Config:
         for group in (self.task, self.model, self.privacy, self.encryption, self.strategy,
                       self.federation, self.tracking):
             group.validate()
-        _require(self.seed >= 0, "seed", "must not be negative")
+        _require(0 <= self.seed < 2**63, "seed", "must lie in 0..2^63 - 1")
         partners = self.federation.partners
         for name, count in self.federation.customers.items():
             _require(count > 0, f"federation.customers.{name}", f"must be above 0, got {count}")

@@ -1,6 +1,8 @@
 """Every configuration composes, and every impossible one is refused by name."""
 
 import itertools
+import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,3 +93,30 @@ def test_quorum_above_the_cohort_is_refused() -> None:
 def test_configurations_from_others_raise_only_invalid_config(text: str) -> None:
     with pytest.raises(InvalidConfig):
         from_json(text)
+
+
+@pytest.mark.parametrize("value", ["${oc.env:VEILSUM_SECRET}", "x${seed}", "${", "???"])
+def test_a_configuration_from_others_reads_nothing_here(value: str,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server could compare an environment variable with the partners' names."""
+    monkeypatch.setenv("VEILSUM_SECRET", "north")
+    for text in (json.dumps({"tracking": {"experiment": value}}),
+                 json.dumps({"federation": {"partners": [value]}}),
+                 json.dumps({"federation": {"sites": {value: "x"}}})):
+        with pytest.raises(InvalidConfig, match="refers to something else"):
+            from_json(text)
+
+
+def test_a_configuration_from_others_cannot_grow() -> None:
+    """References doubled 26 times would make 640 MB out of 2 kB."""
+    sites = {"a0": "0123456789", **{f"a{i}": f"${{federation.sites.a{i - 1}}}" * 2
+                                    for i in range(1, 27)}}
+    hostile = [json.dumps({"federation": {"sites": sites}}), "[" * 10**5, '{"a":' * 10**5,
+               '{"task":{"name":' + "[" * 500 + "]" * 500 + "}}", '{"seed":' + "9" * 4000 + "}",
+               '{"task":{"categories":[' + "1," * 10**5 + "1]}}", " " * 10**7,
+               '{"model":{"hidden":1000000000000}}', '{"tracking":{"experiment":"\\ud800"}}']
+    began = time.perf_counter()
+    for text in hostile:
+        with pytest.raises(InvalidConfig):
+            from_json(text)
+    assert time.perf_counter() - began < 5
