@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from conf.schema import Config
-from learning.metrics import score_histograms
+from learning.losses import Loss
+from learning.metrics import Metric
 from learning.models import set_flat
-from learning.registry import make_model
+from learning.registry import make_model, make_task
 from learning.task import Customers, PartnerData
 from learning.training import customer_deltas, customer_gradients, customer_losses, scores
 from privacy.clipping import clip_and_sum
-from privacy.regions import HISTOGRAM_CLIP, LOSS_CLIP
 from strategies.agreement import Agreement
 
 Vector = NDArray[np.float64]
@@ -28,27 +28,29 @@ Vector = NDArray[np.float64]
 def training_sums(
     model_vector: Vector, data: PartnerData, config: Config, agreement: Agreement, partner: str
 ) -> Mapping[str, Vector]:
-    """Region name -> this partner's clipped sum: update (d,), histogram (2B,), loss (1,)."""
-    model = make_model(config)
+    """Region name -> this partner's clipped sum: update (d,), metric (m,), loss (1,)."""
+    model, task = make_model(config), make_task(config)
     set_flat(model, model_vector)
+    validation = data.validation
     return {
         "update": _update(model, data.train, config, agreement, partner),
-        "histogram": _histogram(scores(model, data.validation), data.validation),
-        "loss": _loss_sum(model, data.train),
+        "metric": _statistics(task.metric, scores(model, validation), validation),
+        "loss": _loss_sum(model, data.train, task.loss),
     }
 
 
 def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mapping[str, Vector]:
-    """Histograms of customers that never trained: of the final model and of the naive score.
+    """The metric's statistics of customers that never trained: of the final model and of the
+    naive rule.
 
-    A partner's local-only model has no place here: it is not private, so even histograms of
+    A partner's local-only model has no place here: it is not private, so even statistics of
     other customers' scores would tell about those who trained it.
     """
-    model = make_model(config)
+    model, metric = make_model(config), make_task(config).metric
     set_flat(model, model_vector)
     return {
-        "histogram_model": _histogram(scores(model, data.heldout), data.heldout),
-        "histogram_naive": _histogram(data.heldout.naive, data.heldout),
+        "metric_model": _statistics(metric, scores(model, data.heldout), data.heldout),
+        "metric_naive": _statistics(metric, data.heldout.naive, data.heldout),
     }
 
 
@@ -58,12 +60,13 @@ def _update(
     privacy = config.privacy
     if privacy.name == "local_dp":
         return _local_dp_update(model, train, config, agreement, partner)
+    loss = make_task(config).loss
     rows: Iterable[NDArray[np.floating]]
     if privacy.contribution == "training":
-        rows = customer_deltas(model, train, steps=privacy.local_steps,
+        rows = customer_deltas(model, train, loss, steps=privacy.local_steps,
                                learning_rate=privacy.local_learning_rate)
     else:
-        rows = (-gradients for gradients in customer_gradients(model, train))
+        rows = (-gradients for gradients in customer_gradients(model, train, loss))
     size = sum(parameter.numel() for parameter in model.parameters())
     clip = agreement.training.region("update").clip_norm
     return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(size))
@@ -76,7 +79,7 @@ def _local_dp_update(
     from privacy.local_dp import dp_sgd  # Opacus: seconds to load, needed in this mode alone
 
     delta = dp_sgd(
-        model, train.features, train.targets, train.mask,
+        model, make_task(config).loss, train.features, train.goals, train.mask,
         steps=config.privacy.local_steps,
         sample_rate=config.privacy.sample_rate,
         noise_multiplier=agreement.training.local_noise_multiplier,
@@ -87,10 +90,11 @@ def _local_dp_update(
     return delta * agreement.weights[partner]
 
 
-def _histogram(score: NDArray[np.floating], customers: Customers) -> Vector:
-    return clip_and_sum(score_histograms(score, customers.targets, customers.mask), HISTOGRAM_CLIP)
+def _statistics(metric: Metric, score: NDArray[np.floating], customers: Customers) -> Vector:
+    return clip_and_sum(metric.statistics(score, customers), metric.clip)
 
 
-def _loss_sum(model: torch.nn.Module, customers: Customers) -> Vector:
-    losses = np.nan_to_num(customer_losses(model, customers), nan=0.0, posinf=LOSS_CLIP, neginf=0)
-    return np.array([np.clip(losses, 0.0, LOSS_CLIP).sum(dtype=np.float64)])
+def _loss_sum(model: torch.nn.Module, customers: Customers, loss: Loss) -> Vector:
+    losses = np.nan_to_num(customer_losses(model, customers, loss), nan=0.0, posinf=loss.clip,
+                           neginf=0)
+    return np.array([np.clip(losses, 0.0, loss.clip).sum(dtype=np.float64)])

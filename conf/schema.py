@@ -76,11 +76,11 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    name: str = "logistic"
+    name: str = "linear"
     hidden: int = 8
 
     def validate(self) -> None:
-        _one_of(self.name, "model", ("logistic", "mlp"))
+        _one_of(self.name, "model", ("linear", "mlp"))
         _positive(self.hidden, "model.hidden")
         _require(self.hidden <= 4096, "model.hidden", "at most 4096")
 

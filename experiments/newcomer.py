@@ -41,6 +41,8 @@ def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...],
     from rich.table import Table
 
     from experiments.simulate import simulate
+    from learning.registry import make_task, prepare
+    from learning.results import metric_label
     from server.figures import NewcomerPoint
 
     if place is not None:
@@ -48,9 +50,11 @@ def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...],
     if not all(sizes):
         raise InvalidConfig("--customers", "a newcomer needs at least one customer")
     partner = config.task.newcomer_partner or _middle_partner(config)
+    metric = make_task(prepare(config)).metric
+    label = metric_label(metric.name, metric.unit)
     headings = ("its customers", "alone", "joined", "gain by joining")
     lines = [f"| customers of {partner} | " + " | ".join(headings[1:]) + " |", "|--:|--:|--:|--:|"]
-    table = Table(title=f"{partner} as a newcomer: test AUC alone and joined, 95% intervals")
+    table = Table(title=f"{partner} as a newcomer: test {label} alone and joined, 95% intervals")
     for heading in headings:
         table.add_column(heading, justify="right")
     points = []
@@ -68,7 +72,7 @@ def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...],
                  interval_text(gain, signed=True))
         table.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
-    _record(config, partner, points)
+    _record(config, partner, points, metric.name, label)
     if place is not None:
         place.write("\n".join(lines))
     Console().print(table)
@@ -86,7 +90,8 @@ def _middle_partner(config: Config) -> str:
     return names[(len(names) - 1) // 2]
 
 
-def _record(config: Config, partner: str, points: list) -> None:  # type: ignore[type-arg]
+def _record(config: Config, partner: str, points: list,  # type: ignore[type-arg]
+            metric: str, label: str) -> None:
     from learning.registry import make_task
     from server.figures import newcomer
     from server.tracking import DatasetDescription, RunTracker
@@ -95,10 +100,10 @@ def _record(config: Config, partner: str, points: list) -> None:  # type: ignore
     dataset = DatasetDescription(**make_task(config).describe())
     with RunTracker.start(replace(config, tracking=tracking), dataset=dataset) as tracker:
         for point in points:
-            tracker.log_round(point.customers, {"oracle/test/auc_newcomer": point.joined.value,
-                                                "oracle/test/auc_newcomer_alone":
-                                                    point.alone.value})
-        tracker.finish({}, {"newcomer": newcomer(points)})
+            tracker.log_round(point.customers, {
+                f"oracle/test/{metric}_newcomer": point.joined.value,
+                f"oracle/test/{metric}_newcomer_alone": point.alone.value})
+        tracker.finish({}, {"newcomer": newcomer(points, metric=label)})
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def result_markdown(results: RunResult | Sequence[tuple[str, RunResult]]) -> str
     Numbers are of the row "all", with 95% intervals; a bold gain excludes zero.
     """
     named = [(_setting(results), results)] if isinstance(results, RunResult) else list(results)
-    metric = named[0][1].metric if named else "metric"
+    metric = named[0][1].metric_label if named else "metric"
     lines = [
         f"| setting | ε | ε if the key leaks | naive {metric} | each alone | pooled | federated "
         "| gain over alone | bytes/parameter | time |",
@@ -69,6 +69,11 @@ def result_markdown(results: RunResult | Sequence[tuple[str, RunResult]]) -> str
     return "\n".join(lines) + "\n"
 
 
+def _title(result: RunResult) -> str:
+    better = "" if result.higher_is_better else ", lower is better"
+    return f"Test {result.metric_label}{better}: does the federation help?"
+
+
 def excludes_zero(gain: Estimate) -> bool:
     """Whether the 95% interval is known and lies on one side of zero."""
     return gain.low > 0 or gain.high < 0  # both false for NaN
@@ -76,7 +81,7 @@ def excludes_zero(gain: Estimate) -> bool:
 
 def _table(result: RunResult, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False,
-                  title=f"Test {result.metric.upper()}: does the federation help?",
+                  title=_title(result),
                   title_style="bold", title_justify="left")
     table.add_column("partner", overflow="fold", min_width=8)
     for name in ("customers", "naive", "alone", "pooled", "federated", "gain over alone"):
@@ -128,8 +133,9 @@ def _released(result: RunResult) -> list[tuple[str, str]]:
 
 
 def _legend(result: RunResult) -> str:
+    better = "" if result.higher_is_better else "  A gain above 0: less error."
     return ("[low, high]: 95% interval, customers resampled in pairs.  "
-            "▲ ▼: it excludes zero.\n"
+            f"▲ ▼: it excludes zero.{better}\n"
             "These exact numbers exist in a simulation only; a deployment releases noised ones.")
 
 

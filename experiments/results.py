@@ -85,13 +85,13 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
     smallest = min((row for row in first.comparisons if row.partner not in ("all", "held out")),
                    key=lambda row: row.customers).partner
     groups = ("all", "held out", smallest)
-    lines = [f"| test {first.metric.upper()}, mean of {len(collected[0][1])} seeds | all | "
+    lines = [f"| test {first.metric_label}, mean of {len(collected[0][1])} seeds | all | "
              f"held-out customers | smallest partner ({smallest}) | gain over naive (all) | "
              f"gain over alone (all) | gain over alone ({smallest}) | ε if the key leaks |",
              "|---|---|---|---|---|---|---|---|"]
     base = {group: _row(collected[0][1], group) for group in groups}
     for label, name in (
-            ("naive: days bought × activity ÷ days since the last purchase", "naive"),
+            (f"naive: {first.naive_rule}", "naive"),
             ("each partner alone, no privacy", "local"),
             ("all data pooled, no privacy", "pooled")):
         cells = " | ".join(interval_text(getattr(base[group], name)) for group in groups)

@@ -27,14 +27,13 @@ def simulate(config: Config) -> object:
     from encryption.parameters import choose_parameters
     from experiments.local_grid import LocalGrid, run_server_app
     from keyholder.keys import SharedKey
-    from learning.registry import make_task
-    from learning.tables import prepare_task
+    from learning.registry import make_task, prepare
     from server.app import app as server_app
     from server.app import read_result
 
     with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
         work = Path(folder)
-        config = replace(config, task=prepare_task(config.task))
+        config = prepare(config)
         config = _prepare(config, make_task(config).split_by_partner(work / "events"))
         partners = config.federation.partners
         parameters = choose_parameters(config.encryption.name, len(partners),

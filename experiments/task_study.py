@@ -24,12 +24,13 @@ from torch import nn
 
 from conf.schema import Config, ModelConfig, StrategyConfig, TaskConfig
 from experiments.series import whole_numbers
+from learning.auc import Auc
 from learning.complete_journey import LAST_DAY
-from learning.evaluation import WEIGHT_DECAY, concatenate
-from learning.metrics import auc
+from learning.evaluation import WEIGHT_DECAY, concatenate, exact
+from learning.losses import CrossEntropy
 from learning.models import build_model, get_flat, set_flat
 from learning.registry import make_task
-from learning.task import Customers, PartnerData
+from learning.task import Customers, InputShape, PartnerData
 from learning.training import customer_gradients, scores, train_locally
 from privacy.accounting import gaussian_mu
 from privacy.clipping import clip_and_sum
@@ -38,6 +39,7 @@ from strategies.optimiser import ServerState, step
 QUORUM, COLLUDERS = 6, 1
 NEWCOMER_SIZES = (10, 25, 50, 100)
 NEWCOMERS = ("area_2", "area_3", "area_4")
+LOSS = CrossEntropy()
 Datas = Mapping[str, PartnerData]
 
 
@@ -88,11 +90,11 @@ def question_table(seeds: Sequence[int]) -> Iterator[str]:
         rows = []
         for seed in seeds:
             datas = load(config, seed)
-            local, pooled = baselines(datas, "logistic", seed)
+            local, pooled = baselines(datas, "linear", seed)
             _, wide = baselines(datas, "mlp", seed)
             everyone = concatenate([data.validation for data in datas.values()])
             rows.append((everyone.targets[everyone.mask].mean(),
-                         auc(everyone.naive[everyone.mask], everyone.targets[everyone.mask]),
+                         exact(Auc(), [(everyone, everyone.naive)]),
                          validation_auc(datas, lambda name, local=local: local[name]),
                          validation_auc(datas, lambda _, pooled=pooled: pooled),
                          validation_auc(datas, lambda _, wide=wide: wide)))
@@ -102,7 +104,7 @@ def question_table(seeds: Sequence[int]) -> Iterator[str]:
 def decay_table(seeds: Sequence[int]) -> Iterator[str]:
     """Weight decay of the baselines: established partners, and newcomers of some sizes."""
     yield from _head("model, decay", "local", "pooled", *map(str, NEWCOMER_SIZES))
-    for model in ("logistic", "mlp"):
+    for model in ("linear", "mlp"):
         for decay in (0.1, 0.3, 1.0, 3.0, 10.0):
             rows = []
             for seed in seeds:
@@ -119,8 +121,8 @@ def privacy_table(seeds: Sequence[int]) -> Iterator[str]:
     """Clip norm and learning rate under noise shares, beside local DP with the same setting."""
     yield from _head("model, ε, C, learning rate", "noise shares", "full noise at each partner")
     grid = [
-        *(Setting("logistic", None, 1e9, rate) for rate in (0.3,)),
-        *(Setting("logistic", epsilon, clip, rate) for epsilon in (1, 3, 8)
+        *(Setting("linear", None, 1e9, rate) for rate in (0.3,)),
+        *(Setting("linear", epsilon, clip, rate) for epsilon in (1, 3, 8)
           for clip in (0.25, 0.5, 1.0) for rate in (0.1, 0.3, 0.5)),
         *(Setting("mlp", epsilon, clip, rate) for epsilon in (1, 3, 8)
           for clip in (0.5, 1.0) for rate in (0.3, 0.5)),
@@ -148,11 +150,11 @@ def newcomer_table(seeds: Sequence[int]) -> Iterator[str]:
             datas = load(task_config(), seed)
             for partner in NEWCOMERS:
                 few = replace(datas[partner], train=_some(datas[partner].train, size, seed))
-                setting = Setting("logistic", 3, clip_norm, learning_rate)
+                setting = Setting("linear", 3, clip_norm, learning_rate)
                 joined = train_privately({**datas, partner: few}, setting, SHARES, seed)
                 one, own = {partner: datas[partner]}, datas[partner].validation
-                rows.append((auc(own.naive[own.mask], own.targets[own.mask]),
-                             newcomer_alone(one, size, "logistic", seed, WEIGHT_DECAY["logistic"],
+                rows.append((exact(Auc(), [(own, own.naive)]),
+                             newcomer_alone(one, size, "linear", seed, WEIGHT_DECAY["linear"],
                                             (partner,)),
                              validation_auc(one, lambda _, joined=joined: joined)))
         yield _row(str(size), *np.mean(rows, axis=0))
@@ -161,7 +163,7 @@ def newcomer_table(seeds: Sequence[int]) -> Iterator[str]:
 def train_privately(datas: Datas, setting: Setting, noise_factor: float, seed: int) -> nn.Module:
     """A federation's arithmetic in one place: one clipped gradient per customer and round."""
     together = concatenate([data.train for data in datas.values()])
-    model = build_model(ModelConfig(setting.model), together.features.shape[-1], seed)
+    model = build_model(ModelConfig(setting.model), _shape(datas), seed)
     random, noise = np.random.default_rng(seed), setting.noise(noise_factor)
     strategy = StrategyConfig(rounds=setting.rounds, learning_rate=setting.learning_rate,
                               momentum=setting.momentum, average_last=setting.average_last)
@@ -169,7 +171,7 @@ def train_privately(datas: Datas, setting: Setting, noise_factor: float, seed: i
     for _ in range(setting.rounds):
         set_flat(model, state.model)
         total = sum((clip_and_sum(-rows, setting.clip_norm)
-                     for rows in customer_gradients(model, together)),
+                     for rows in customer_gradients(model, together, LOSS)),
                     start=np.zeros_like(state.model))
         state = step(state, (total + noise * random.normal(size=total.shape)) / len(together),
                      strategy)
@@ -180,29 +182,26 @@ def train_privately(datas: Datas, setting: Setting, noise_factor: float, seed: i
 def baselines(datas: Datas, model: str, seed: int, decay: float | None = None
               ) -> tuple[dict[str, nn.Module], nn.Module]:
     decay = WEIGHT_DECAY[model] if decay is None else decay
-    start = build_model(ModelConfig(model), _features(datas), seed)
-    local = {name: train_locally(start, data.train, decay) for name, data in datas.items()}
-    return local, train_locally(start, concatenate([d.train for d in datas.values()]), decay)
+    start = build_model(ModelConfig(model), _shape(datas), seed)
+    local = {name: train_locally(start, data.train, LOSS, decay) for name, data in datas.items()}
+    together = concatenate([data.train for data in datas.values()])
+    return local, train_locally(start, together, LOSS, decay)
 
 
 def newcomer_alone(datas: Datas, size: int, model: str, seed: int, decay: float,
                    partners: Sequence[str] = NEWCOMERS) -> float:
     """Mean validation AUC of partners that train alone on ``size`` customers each."""
-    start = build_model(ModelConfig(model), _features(datas), seed)
+    start = build_model(ModelConfig(model), _shape(datas), seed)
     results = []
     for partner in partners:
-        alone = train_locally(start, _some(datas[partner].train, size, seed), decay)
+        alone = train_locally(start, _some(datas[partner].train, size, seed), LOSS, decay)
         results.append(validation_auc({partner: datas[partner]}, lambda _, alone=alone: alone))
     return float(np.mean(results))
 
 
 def validation_auc(datas: Datas, model_of: Callable[[str], nn.Module]) -> float:
-    ranked, targets = [], []
-    for name, data in datas.items():
-        part = data.validation
-        ranked.append(scores(model_of(name), part)[part.mask])
-        targets.append(part.targets[part.mask])
-    return auc(np.concatenate(ranked), np.concatenate(targets))
+    return exact(Auc(), [(data.validation, scores(model_of(name), data.validation))
+                         for name, data in datas.items()])
 
 
 def task_config() -> TaskConfig:
@@ -238,8 +237,8 @@ def _some(customers: Customers, size: int, seed: int) -> Customers:
     return customers.take(np.random.default_rng(seed).permutation(len(customers))[:size])
 
 
-def _features(datas: Datas) -> int:
-    return next(iter(datas.values())).train.features.shape[-1]
+def _shape(datas: Datas) -> InputShape:
+    return InputShape(1, next(iter(datas.values())).train.features.shape[-1])
 
 
 def _head(*names: str) -> Iterator[str]:

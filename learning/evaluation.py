@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import ModelConfig
-from learning.metrics import auc, interval, paired_bootstrap
+from learning.metrics import Metric, interval
 from learning.models import build_model
-from learning.results import Comparison
-from learning.task import Customers, PartnerData
+from learning.results import Comparison, Estimate
+from learning.task import Customers, PartnerData, Task
 from learning.training import scores, train_locally
 
-WEIGHT_DECAY = {"logistic": 1.0, "mlp": 1.0}
+WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0}
 """Of the baselines, per model; chosen on validation (python -m experiments.task_study decay):
 near the best for partners of every size, where less would weaken small ones, more large ones."""
 RESAMPLES = 500
@@ -24,27 +24,27 @@ _WAYS = ("naive", "local", "pooled", "federated")
 
 
 def fit_baselines(
-    datas: Mapping[str, PartnerData], model_config: ModelConfig, seed: int
+    datas: Mapping[str, PartnerData], model_config: ModelConfig, task: Task, seed: int
 ) -> tuple[dict[str, nn.Module], nn.Module]:
     """Without privacy: partner -> a model of its own training customers, and one model of all
     partners' training customers together. The same public start for all."""
-    features = next(iter(datas.values())).train.features.shape[-1]
-    start = build_model(model_config, features, seed)
+    start = build_model(model_config, task.shape, seed)
     decay = WEIGHT_DECAY[model_config.name]
-    local = {name: train_locally(start, data.train, decay) for name, data in datas.items()}
+    local = {name: train_locally(start, data.train, task.loss, decay)
+             for name, data in datas.items()}
     together = concatenate([data.train for data in datas.values()])
-    return local, train_locally(start, together, decay)
+    return local, train_locally(start, together, task.loss, decay)
 
 
 def evaluate(
     datas: Mapping[str, PartnerData], federated: nn.Module, local: Mapping[str, nn.Module],
-    pooled: nn.Module, seed: int, resamples: int = RESAMPLES,
+    pooled: nn.Module, metric: Metric, seed: int, resamples: int = RESAMPLES,
 ) -> tuple[Comparison, ...]:
     """One row per partner, then "all" (test customers), then "held out".
 
     In the rows over several partners each customer's "local" score is its own partner's model's.
-    Every such score is a logit of the same event, so the scores of different partners' models
-    rank against each other; a partner whose model is badly calibrated loses by it.
+    Every such score speaks of the same event in the same unit (a logit, kWh), so the scores of
+    different partners' models compare; a partner whose model is badly calibrated loses by it.
     """
     def examples(name: str, part: Callable[[PartnerData], Customers]) -> _Examples:
         customers = part(datas[name])
@@ -56,25 +56,34 @@ def evaluate(
     held_out = [examples(name, lambda data: data.heldout) for name in datas]
     groups = {**test, "all": _Examples.joined(list(test.values())),
               "held out": _Examples.joined(held_out)}
-    return tuple(_compare(name, group, seed, resamples) for name, group in groups.items())
+    return tuple(_compare(name, group, metric, seed, resamples)
+                 for name, group in groups.items())
+
+
+def exact(metric: Metric, parts: Sequence[tuple[Customers, NDArray[np.floating]]]) -> float:
+    """The metric over several partners' customers and their (n, e, o) scores, all together."""
+    together = _Examples.joined([_Examples.of(customers, (score,)) for customers, score in parts])
+    return metric.exact(together.scores[0], together.targets, together.customer)
 
 
 def concatenate(parts: list[Customers]) -> Customers:
     """All customers of several partners, padded to the longest."""
     longest = max(part.mask.shape[1] for part in parts)
 
-    def joined(field: str) -> NDArray[np.generic]:
-        arrays = [getattr(part, field) for part in parts]
+    def joined(arrays: tuple[NDArray[np.generic] | None, ...]) -> NDArray[np.generic] | None:
+        if any(array is None for array in arrays):
+            return None
         return np.concatenate([
             np.pad(array, [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
             for array in arrays])
 
-    return Customers(joined("features"), joined("targets"), joined("mask"), joined("naive"))
+    return Customers(*map(joined, zip(*(part.arrays for part in parts), strict=True)))
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """scores: (4, m) in the order of _WAYS; targets: (m,); customer: (m,) in 0..customers - 1."""
+    """scores: (s, m, o), s ways to score; targets: (m, o); customer: (m,) in 0..customers - 1,
+    each with at least one example."""
 
     scores: NDArray[np.float32]
     targets: NDArray[np.float32]
@@ -99,17 +108,18 @@ class _Examples:
                    int(starts[-1]))
 
 
-def _compare(name: str, group: _Examples, seed: int, resamples: int) -> Comparison:
-    values = [auc(way, group.targets) for way in group.scores]
-    drawn = paired_bootstrap(list(group.scores), group.targets, group.customer, resamples, seed)
+def _compare(name: str, group: _Examples, metric: Metric, seed: int,
+             resamples: int) -> Comparison:
+    values = [metric.exact(way, group.targets, group.customer) for way in group.scores]
+    drawn = metric.bootstrap(list(group.scores), group.targets, group.customer, resamples, seed)
+    sign = 1 if metric.higher_is_better else -1
     estimates = {way: interval(value, row)
                  for way, value, row in zip(_WAYS, values, drawn, strict=True)}
 
-    def gain(other: int) -> NDArray[np.float64]:
-        return drawn[-1] - drawn[other]
+    def gain(other: int) -> Estimate:
+        return interval(sign * (values[-1] - values[other]), sign * (drawn[-1] - drawn[other]))
 
     return Comparison(
         partner=name, customers=group.customers, **estimates,
-        gain_over_naive=interval(values[-1] - values[0], gain(0)),
-        gain_over_local=interval(values[-1] - values[1], gain(1)),
+        gain_over_naive=gain(0), gain_over_local=gain(1),
     )

@@ -1,94 +1,133 @@
-"""AUC: exact, from a released histogram, and its household bootstrap."""
+"""How good predictions are: exactly, over resampled customers, and as a sum that may be noised."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learning.results import Estimate
 
-BINS = 12
-HISTOGRAM_SIZE = 2 * BINS
-"""Length of one histogram: BINS cells of negatives, then BINS cells of positives."""
-EDGES = np.linspace(-2.75, 0.5, BINS - 1)
-"""Public inner edges of the bins, in logits: chances of 6% to 62%. Few cells, where the scores
-are: each further cell adds noise, each wider one hides order (at epsilon 3 and 2,000 customers
-the AUC of one round's histogram has a standard deviation of about 0.13, and a bias below 0.01)."""
-_CELLS = 4_000_000
-"""Numbers of one bootstrap block: bounds memory."""
+if TYPE_CHECKING:
+    from learning.task import Customers
 
 Vector = NDArray[np.floating]
 
 
-def auc(scores: Vector, targets: Vector, weights: Vector | None = None) -> float:
-    """Chance that a positive scores above a negative, ties half. (m,) each; NaN if a class is
-    missing (or has no weight). Raises ValueError on scores that are not finite."""
-    weight = np.ones((1, len(scores))) if weights is None else np.asarray(weights)[None]
-    return float(_weighted_aucs(scores, targets, lambda order: weight[:, order])[0])
+class Metric(Protocol):
+    """``name``: for example "auc"; runs record it as ``val/auc``. ``unit``: of the value, ""
+    for a plain number. ``size``: numbers of one customer's statistics. ``clip``: public L2 bound
+    on them; what is summed, noised and released keeps within it.
 
-
-def score_histograms(
-    scores: Vector, targets: Vector, mask: NDArray[np.bool_], bins: int = BINS
-) -> NDArray[np.float32]:
-    """(n, e) logits -> (n, 2 * bins) counts per customer: negatives, then positives.
-
-    A score that is not a number falls into the lowest bin. Callers clip each row.
+    Exact values compare scores (m, o) with targets (m, o) of m examples; ``customer`` (m,) says
+    whose an example is, 0 to n - 1, each with at least one example.
     """
-    edges = EDGES if bins == BINS else np.linspace(EDGES[0], EDGES[-1], bins - 1)
-    cell = np.searchsorted(edges, np.nan_to_num(scores, nan=-np.inf), side="right")
-    cell = cell + bins * (targets > 0.5)
-    rows = np.broadcast_to(np.arange(len(scores))[:, None], cell.shape)
-    index = (rows * 2 * bins + cell)[mask]
-    counts = np.bincount(index, minlength=len(scores) * 2 * bins)
-    return counts.reshape(len(scores), 2 * bins).astype(np.float32)
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    size: int
+    clip: float
+
+    def exact(self, scores: Vector, targets: Vector, customer: NDArray[np.int64]) -> float:
+        """NaN where it is not defined. Raises ValueError on scores that are not finite."""
+
+    def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
+                  resamples: int, seed: int) -> NDArray[np.float64]:
+        """(s, resamples): each of s ways to score (m, o), over the same resampled customers."""
+
+    def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
+        """(n, e, o) scores -> (n, size), a row a customer that depends on it alone. Scores need
+        not be finite. Callers clip each row to ``clip``."""
+
+    def released(self, total: Vector) -> float:
+        """The metric from a sum of statistics (size,), possibly noised; any multiple of the sum
+        gives the same. NaN where noise has left nothing to divide by."""
 
 
-def auc_from_histogram(histogram: Vector) -> float:
-    """AUC of a (possibly noised) histogram (2 * bins,), in [0, 1]; NaN when noise leaves a class
-    without mass.
+@dataclass(frozen=True)
+class MeanAbsoluteError:
+    """Mean over customers of each customer's mean absolute error.
 
-    Cells may be negative and are not clamped: clamping would bias the answer towards 0.5.
+    bound: public, in ``unit``: a customer's error counts at most this much in what is released.
+    Its statistics are its error and bound / 2, which counts it: the sum's first part over its
+    second is the metric, and no party has to know how many customers took part.
     """
-    negatives, positives = np.split(np.asarray(histogram, np.float64), 2)
-    mass = negatives.sum(), positives.sum()
-    if not (mass[0] > 0 and mass[1] > 0):
-        return float("nan")
-    below = np.cumsum(negatives) - negatives / 2
-    return float(np.clip(positives @ below / (mass[0] * mass[1]), 0.0, 1.0))
+
+    unit: str
+    bound: float
+    name: str = "mae"
+    higher_is_better: bool = False
+    size: int = 2
+
+    @property
+    def clip(self) -> float:
+        return float(np.hypot(self.bound, self.bound / 2))
+
+    def exact(self, scores: Vector, targets: Vector, customer: NDArray[np.int64]) -> float:
+        errors = _per_customer(_errors(scores, targets), customer)
+        return float(errors.mean()) if len(errors) else float("nan")
+
+    def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
+                  resamples: int, seed: int) -> NDArray[np.float64]:
+        parts = [_per_customer(_errors(way, targets), customer) for way in ways]
+        return _resampled_ratios(parts, np.ones_like(parts[0]), resamples, seed)
+
+    def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
+        errors = _worst_if_unknown(np.abs(scores - customers.targets).mean(-1), self.bound)
+        counts = customers.mask.sum(1)
+        means = np.where(customers.mask, errors, 0).sum(1) / np.maximum(counts, 1)
+        known = counts > 0
+        return np.stack([np.minimum(means, self.bound) * known, self.bound / 2 * known], axis=1)
+
+    def released(self, total: Vector) -> float:
+        return _ratio(float(total[0]), float(total[1])) * self.bound / 2
 
 
-def smooth_histogram(histogram: Vector) -> NDArray[np.float64]:
-    """(2 * bins,) each class averaged over neighbouring cells (1, 2, 1) / 4; keeps the mass."""
-    halves = np.split(np.asarray(histogram, np.float64), 2)
-    padded = [np.pad(half, 1, mode="edge") for half in halves]
-    return np.concatenate([(part[:-2] + 2 * part[1:-1] + part[2:]) / 4 for part in padded])
+@dataclass(frozen=True)
+class WeightedAbsoluteError:
+    """WAPE: the sum of absolute errors over the sum of absolute targets, all customers together.
 
-
-def paired_bootstrap(
-    scores: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
-    resamples: int, seed: int,
-) -> NDArray[np.float64]:
-    """(s, resamples) AUC of each of s scores (m,) over the same resampled customers.
-
-    Whole customers are drawn with replacement; ``customer`` (m,) says whose an example is.
+    bound: public, in the unit of the targets: the L2 bound on one customer's two sums. A larger
+    customer is scaled down, both sums alike.
     """
-    n = int(customer.max(initial=-1)) + 1
-    if n == 0:
-        return np.full((len(scores), resamples), np.nan)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    block = max(1, _CELLS // len(targets))
-    parts = [draws[start:start + block] for start in range(0, resamples, block)]
-    return np.stack([
-        np.concatenate([
-            _weighted_aucs(score, targets, lambda order, part=part: part[:, customer[order]])
-            for part in parts])
-        for score in scores])
+
+    bound: float
+    name: str = "wape"
+    unit: str = ""
+    higher_is_better: bool = False
+    size: int = 2
+
+    @property
+    def clip(self) -> float:
+        return self.bound
+
+    def exact(self, scores: Vector, targets: Vector, customer: NDArray[np.int64]) -> float:
+        return _ratio(float(_errors(scores, targets).sum()), float(np.abs(targets).sum()))
+
+    def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
+                  resamples: int, seed: int) -> NDArray[np.float64]:
+        def sums(values: Vector) -> Vector:
+            return np.bincount(customer, values, minlength=int(customer.max(initial=-1)) + 1)
+
+        parts = [sums(_errors(way, targets).sum(-1)) for way in ways]
+        return _resampled_ratios(parts, sums(np.abs(targets).sum(-1)), resamples, seed)
+
+    def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
+        errors = _worst_if_unknown(np.abs(scores - customers.targets).sum(-1), self.bound)
+        actual = np.abs(customers.targets).sum(-1)
+        return np.stack([np.where(customers.mask, part, 0).sum(1, dtype=np.float64)
+                         for part in (errors, actual)], axis=1)
+
+    def released(self, total: Vector) -> float:
+        return _ratio(float(total[0]), float(total[1]))
 
 
 def interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
-    """``value`` with the central 95% of ``resampled`` (r,), ignoring resamples of one class."""
+    """``value`` with the central 95% of ``resampled`` (r,), ignoring those not defined."""
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return Estimate(value)
@@ -96,24 +135,40 @@ def interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def _weighted_aucs(scores: Vector, targets: Vector, weights_in) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
-    """(r,) AUC under r weightings; ``weights_in(order)`` gives them (r, m) in sorted order."""
+def draw_customers(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """(resamples, count): how often each of ``count`` customers is drawn, with replacement."""
+    chances = np.full(count, 1 / max(1, count))
+    return np.random.default_rng(seed).multinomial(count, chances, size=resamples)
+
+
+def _errors(scores: Vector, targets: Vector) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite")
-    order = np.argsort(scores, kind="stable")
-    ranked = np.asarray(scores)[order]
-    weights = weights_in(order).astype(np.float64)
-    positives = weights * (np.asarray(targets)[order] > 0.5)
-    negatives = weights - positives
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else []
-    if len(starts) == 0:
-        return np.full(len(weights), np.nan)
-    if len(starts) < len(ranked):
-        positives = np.add.reduceat(positives, starts, axis=1)
-        negatives = np.add.reduceat(negatives, starts, axis=1)
-    below = np.cumsum(negatives, axis=1)
-    mass = positives.sum(axis=1) * below[:, -1]
-    below -= negatives / 2
-    below *= positives
+    return np.abs(np.asarray(scores, np.float64) - targets)
+
+
+def _per_customer(errors: Vector, customer: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(m, o) -> (n,) mean of each customer."""
+    size = int(customer.max(initial=-1)) + 1
+    return (np.bincount(customer, errors.mean(-1), minlength=size)
+            / np.maximum(np.bincount(customer, minlength=size), 1))
+
+
+def _resampled_ratios(
+    numerators: Sequence[Vector], denominator: Vector, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """(s, resamples): sums over drawn customers of each numerator (n,) over the denominator's."""
+    if not len(denominator):
+        return np.full((len(numerators), resamples), np.nan)
+    draws = draw_customers(len(denominator), resamples, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(mass > 0, below.sum(axis=1) / mass, np.nan)
+        return np.stack([draws @ part / (draws @ denominator) for part in numerators])
+
+
+def _worst_if_unknown(errors: Vector, bound: float) -> Vector:
+    """A prediction that is no number is as wrong as counts."""
+    return np.nan_to_num(errors, nan=bound, posinf=bound)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else float("nan")

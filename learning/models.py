@@ -8,36 +8,41 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import ModelConfig
+from learning.task import InputShape
 
 
-class Logits(nn.Module):
-    """(..., f) features -> (...,) logits."""
+class PerOutput(nn.Module):
+    """(..., f) features -> (..., o): the same layers on the hand-made features of each output.
+    A history is not read."""
 
-    def __init__(self, layers: nn.Module) -> None:
+    def __init__(self, shape: InputShape, layers: nn.Sequential) -> None:
         super().__init__()
+        self.shape = shape
         self.layers = layers
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layers(features).squeeze(-1)
+        return self.layers(self.shape.groups(features)).squeeze(-1)
 
 
-def build_model(config: ModelConfig, features: int, seed: int) -> nn.Module:
+def build_model(config: ModelConfig, shape: InputShape, seed: int) -> nn.Module:
     """The same start values at every party for one seed; nothing in them depends on data.
 
-    logistic: f + 1 parameters, all zero. mlp: one hidden layer of tanh units.
+    linear: per_output + 1 parameters, all zero: its first answer is 0. mlp: one hidden layer of
+    tanh units.
     """
-    if config.name == "logistic":
-        model = Logits(nn.Sequential(nn.Linear(features, 1)))
-        nn.init.zeros_(model.layers[0].weight)
-        nn.init.zeros_(model.layers[0].bias)
-        return model
+    features = shape.per_output
+    if config.name == "linear":
+        linear = nn.Linear(features, 1)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        return PerOutput(shape, nn.Sequential(linear))
     hidden, output = nn.Linear(features, config.hidden), nn.Linear(config.hidden, 1)
     random = torch.Generator().manual_seed(seed)
     nn.init.normal_(hidden.weight, std=features**-0.5, generator=random)
     nn.init.normal_(output.weight, std=config.hidden**-0.5, generator=random)
     nn.init.zeros_(hidden.bias)
     nn.init.zeros_(output.bias)
-    return Logits(nn.Sequential(hidden, nn.Tanh(), output))
+    return PerOutput(shape, nn.Sequential(hidden, nn.Tanh(), output))
 
 
 def get_flat(model: nn.Module) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +15,16 @@ from learning.models import build_model
 from learning.retail_repeat import RetailRepeat
 from learning.task import PartnerData, Task
 
+TASKS: Mapping[str, type[Task]] = {"retail_repeat": RetailRepeat}
+
 
 def make_task(config: Config) -> Task:
-    return RetailRepeat(config.task, config.seed)
+    return TASKS[config.task.name](config.task, config.seed)
+
+
+def prepare(config: Config) -> Config:
+    """``config`` with everything that the task's parties must agree on made explicit."""
+    return replace(config, task=TASKS[config.task.name].prepare(config.task))
 
 
 def load_partner(config: Config, path: Path | str) -> PartnerData:
@@ -31,14 +39,15 @@ def load_partner(config: Config, path: Path | str) -> PartnerData:
 @lru_cache(maxsize=16)
 def _load(task: str, path: str, modified_ns: int) -> PartnerData:
     settings, seed = json.loads(task)
-    data = RetailRepeat(TaskConfig(**settings), seed).load(Path(path))
+    config = TaskConfig(**settings)
+    data = TASKS[config.name](config, seed).load(Path(path))
     for part in (data.train, data.validation, data.test, data.heldout):
-        for array in (part.features, part.targets, part.mask, part.naive):
-            array.flags.writeable = False
+        for array in (*part.arrays, part.goals):
+            if array is not None:
+                array.flags.writeable = False
     return data
 
 
 def make_model(config: Config) -> nn.Module:
     """The model at its public start values, the same at every party."""
-    return build_model(config.model, features=len(make_task(config).feature_names),
-                       seed=config.seed)
+    return build_model(config.model, make_task(config).shape, config.seed)

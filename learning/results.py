@@ -19,7 +19,8 @@ class Comparison:
     """One line of the result: the same test examples scored four ways.
 
     ``partner`` is a partner's name, "all", or "held out" (customers that never trained).
-    Gains are federated minus the other, paired over the same resampled customers.
+    Gains say by how much the federated model is better than the other (above 0 is better,
+    whichever way the metric points), paired over the same resampled customers.
     """
 
     partner: str
@@ -35,7 +36,8 @@ class Comparison:
 @dataclass(frozen=True)
 class RunResult:
     """What a finished run answers. ``released`` holds the metrics that a deployment's operator
-    would see too (noised sums); everything in ``comparisons`` is a simulation's oracle."""
+    would see too (noised sums); everything in ``comparisons`` is a simulation's oracle. unit:
+    of the metric, "" for a plain number."""
 
     metric: str
     comparisons: tuple[Comparison, ...]
@@ -51,3 +53,15 @@ class RunResult:
     seconds: float
     mlflow_run_id: str
     tracking_uri: str
+    unit: str = ""
+    higher_is_better: bool = True
+    naive_rule: str = ""
+
+    @property
+    def metric_label(self) -> str:
+        """For a heading: "AUC", "MAE (kWh)"."""
+        return metric_label(self.metric, self.unit)
+
+
+def metric_label(name: str, unit: str) -> str:
+    return name.upper() + (f" ({unit})" if unit else "")

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from conf.schema import InvalidConfig, TaskConfig
 from learning import complete_journey, tables
+from learning.auc import Auc
 from learning.features import Events, Snapshot, feature_names, snapshot_at
+from learning.losses import CrossEntropy
 from learning.partner_file import cached, read_events
 from learning.site_table import scan_partner
 from learning.table_checks import checked_events
 from learning.tables import iso_day
-from learning.task import Customers, PartnerData
+from learning.task import Customers, InputShape, PartnerData
 
 MAX_EXAMPLES = 128
 """Most examples of one customer; a fixed public order of the pairs decides which stay."""
@@ -33,13 +35,17 @@ _EPOCH = date(1970, 1, 1)
 class RetailRepeat:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
-    metric = "auc"
+    loss = CrossEntropy()
+    metric = Auc()
+    naive_rule = "days bought × activity ÷ days since the last purchase"
+    prepare = staticmethod(tables.prepare_task)
 
     def __init__(self, config: TaskConfig, seed: int) -> None:
         self.name = config.name
         self._config = _checked(config)
         self._seed = seed
         self.feature_names = feature_names(tuple(self._config.categories))
+        self.shape = InputShape(outputs=1, per_output=len(self.feature_names))
 
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
         """Partner -> its file of canonical events. Raises TableError."""
@@ -122,7 +128,7 @@ def pack(snapshots: Sequence[Snapshot], wanted: NDArray[np.bool_]) -> Customers:
 
     mask = np.zeros(shape, np.bool_)
     mask[target] = True
-    return Customers(filled(features), filled(targets), mask, filled(naive))
+    return Customers(filled(features), filled(targets)[..., None], mask, filled(naive)[..., None])
 
 
 def held_out(names: Sequence[str], seed: int, fraction: float) -> NDArray[np.bool_]:

@@ -2,33 +2,95 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from conf.schema import TaskConfig
+from learning.losses import Loss
+from learning.metrics import Metric
+
+_Features = TypeVar("_Features", NDArray[np.float32], torch.Tensor)
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """How the flat features (f,) of one example are laid out: ``outputs`` groups of
+    ``per_output`` hand-made features, then a history of ``steps`` x ``channels``, time-major,
+    oldest first. f = outputs * per_output + steps * channels.
+
+    outputs: numbers predicted for an example: 1 (will it be bought), 24 (hours of a day).
+    """
+
+    outputs: int
+    per_output: int
+    steps: int = 0
+    channels: int = 0
+
+    @property
+    def size(self) -> int:
+        """f."""
+        return self.outputs * self.per_output + self.steps * self.channels
+
+    def groups(self, features: _Features) -> _Features:
+        """(..., f) -> (..., outputs, per_output), a view."""
+        made = features[..., :self.outputs * self.per_output]
+        return made.reshape(*made.shape[:-1], self.outputs, self.per_output)
+
+    def history(self, features: _Features) -> _Features:
+        """(..., f) -> (..., steps, channels), a view."""
+        past = features[..., self.outputs * self.per_output:]
+        return past.reshape(*past.shape[:-1], self.steps, self.channels)
 
 
 @dataclass(frozen=True)
 class Customers:
     """Examples of one partner, grouped by customer (the privacy unit) and padded.
 
-    features: (n, e, f) float32, bounded by public constants; targets: (n, e) float32;
-    mask: (n, e) bool, False where padded; naive: (n, e) float32, the naive baseline's score
-    of the same examples. n may be 0.
+    features: (n, e, f) float32, bounded by public constants; targets: (n, e, o) float32, what
+    comes true, in the metric's unit; mask: (n, e) bool, False where padded; naive: (n, e, o)
+    float32, the naive baseline's score (or prediction, in the unit of targets) of the same
+    examples; scale: (n, e) float32 or None. n may be 0.
+
+    With a scale a model learns what the naive prediction leaves open: its output stands for
+    naive + scale * output, and its goal is (targets - naive) / scale. So a model that says 0 is
+    the naive rule, and customers large and small have goals of the same size. Without one the
+    output is the score (a logit), and the targets are the goal.
     """
 
     features: NDArray[np.float32]
     targets: NDArray[np.float32]
     mask: NDArray[np.bool_]
     naive: NDArray[np.float32]
+    scale: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
     def take(self, rows: NDArray[np.int64]) -> Customers:
-        return Customers(self.features[rows], self.targets[rows], self.mask[rows], self.naive[rows])
+        return Customers(*(array if array is None else array[rows] for array in self.arrays))
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.generic] | None, ...]:
+        """In the order of the fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    @cached_property
+    def goals(self) -> NDArray[np.float32]:
+        """(n, e, o): what a model's output is trained towards; 0 where padded."""
+        if self.scale is None:
+            return self.targets
+        goals = (self.targets - self.naive) / np.where(self.mask, self.scale, 1)[..., None]
+        return np.where(self.mask[..., None], goals, 0).astype(np.float32)
+
+    def scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A model's outputs (n, e, o) as scores to be compared with ``targets``."""
+        return outputs if self.scale is None else self.naive + self.scale[..., None] * outputs
 
 
 @dataclass(frozen=True)
@@ -44,15 +106,29 @@ class PartnerData:
 
 
 class Task(Protocol):
-    """A question that a federation learns to answer. Pure: reads files, holds no state."""
+    """A question that a federation learns to answer. Pure: reads files, holds no state. Made
+    from a TaskConfig and a seed; raises InvalidConfig where they ask for something impossible."""
 
     name: str
-    metric: str
-    """Name of the metric of validation and test, for example "auc"; greater is better."""
+    shape: InputShape
+    loss: Loss
+    metric: Metric
+    naive_rule: str
+    """The naive baseline in a few words."""
     feature_names: tuple[str, ...]
+    """Names of the features, to describe a run's data; public."""
+
+    @staticmethod
+    def prepare(config: TaskConfig) -> TaskConfig:
+        """Everything that a run's parties must agree on made explicit (a calendar, a
+        vocabulary), from the table of ``path`` if there is one. Idempotent. Raises
+        InvalidConfig, TableError."""
 
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
         """Write one file of events per partner into ``folder``: what each site would hold."""
 
     def load(self, path: Path) -> PartnerData:
         """Read one partner's file of events."""
+
+    def describe(self) -> dict[str, object]:
+        """Where the data comes from, without data: name, source, digest, partners, features."""

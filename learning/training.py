@@ -1,8 +1,8 @@
 """Gradients, local trainings and losses, customer by customer.
 
-A customer's loss is the mean binary cross-entropy over its examples, so heavy shoppers weigh as
-much as light ones. Customers without examples have gradient 0 and loss NaN. Nothing is clipped
-here: callers clip (privacy.clipping) and treat non-finite rows as 0.
+A customer's loss is the mean over its examples, so heavy shoppers weigh as much as light ones.
+Customers without examples have gradient 0 and loss NaN. Nothing is clipped here: callers clip
+(privacy.clipping) and treat non-finite rows as 0.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from learning.models import Logits
+from learning.losses import Loss
+from learning.models import PerOutput
 from learning.task import Customers
 
 CHUNK = 256
@@ -27,41 +27,38 @@ _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def scores(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
-    """(n, e) logits; padded places hold what the model says of zeros."""
-    if not len(customers):
-        return np.zeros(customers.targets.shape, np.float32)
-    with torch.no_grad():
-        return np.concatenate([model(features).numpy()
-                               for features, _, _ in _chunks(customers, 4 * CHUNK)])
+    """(n, e, o) comparable with the targets; padded places hold what the model says of zeros."""
+    return customers.scores(_outputs(model, customers))
 
 
-def customer_losses(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
-    """(n,) mean cross-entropy of each customer; NaN without examples."""
-    logits = torch.from_numpy(scores(model, customers))
+def customer_losses(model: nn.Module, customers: Customers, loss: Loss) -> NDArray[np.float32]:
+    """(n,) mean loss of each customer; NaN without examples."""
+    outputs = torch.from_numpy(_outputs(model, customers))
     mask = _tensor(customers.mask).float()
-    losses = cross_entropy(logits, _tensor(customers.targets), reduction="none") * mask
+    losses = loss(outputs, _tensor(customers.goals)) * mask
     return (losses.sum(1) / mask.sum(1)).numpy()
 
 
 def customer_gradients(
-    model: nn.Module, customers: Customers, chunk: int = CHUNK
+    model: nn.Module, customers: Customers, loss: Loss, chunk: int = CHUNK
 ) -> Iterator[NDArray[np.float32]]:
     """Yield (c, d): each customer's gradient of its mean loss, ``chunk`` customers at a time."""
-    if isinstance(model, Logits) and len(model.layers) == 1:
-        yield from _logistic_gradients(model, customers, chunk)
+    if isinstance(model, PerOutput) and len(model.layers) == 1:
+        yield from _linear_gradients(model, customers, loss, chunk)
         return
-    per_customer = vmap(grad(_loss_of(model)), in_dims=(None, 0, 0, 0))
+    per_customer = vmap(grad(_loss_of(model, loss)), in_dims=(None, 0, 0, 0))
     state = _state(model)
     for batch in _chunks(customers, chunk):
         yield _flat(per_customer(state, *batch))
 
 
 def customer_deltas(
-    model: nn.Module, customers: Customers, steps: int, learning_rate: float, chunk: int = CHUNK
+    model: nn.Module, customers: Customers, loss: Loss, steps: int, learning_rate: float,
+    chunk: int = CHUNK,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield (c, d): what ``steps`` full-batch gradient steps on one customer's own examples,
     starting from ``model``, change in the parameters."""
-    gradient = grad(_loss_of(model))
+    gradient = grad(_loss_of(model, loss))
     start = _state(model)
 
     def delta(*batch: torch.Tensor) -> _State:
@@ -76,7 +73,8 @@ def customer_deltas(
 
 
 def train_locally(
-    model: nn.Module, customers: Customers, weight_decay: float, iterations: int = 200
+    model: nn.Module, customers: Customers, loss: Loss, weight_decay: float,
+    iterations: int = 200,
 ) -> nn.Module:
     """A copy of ``model`` trained to the minimum (L-BFGS) of the sum of customer losses plus
     ``weight_decay`` / 2 times the squared weights (biases are free): the fewer the customers,
@@ -86,7 +84,7 @@ def train_locally(
     if not len(useful):
         return trained
     rows = useful.mask
-    features, targets = _tensor(useful.features[rows]), _tensor(useful.targets[rows])
+    features, goals = _tensor(useful.features[rows]), _tensor(useful.goals[rows])
     counts = rows.sum(1)
     weight = _tensor(np.repeat(1.0 / (counts * len(useful)), counts).astype(np.float32))
     decay = weight_decay / len(useful)
@@ -97,37 +95,46 @@ def train_locally(
 
     def objective() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = (cross_entropy(trained(features), targets, reduction="none") * weight).sum()
-        loss = loss + decay / 2 * sum((part**2).sum() for part in weights)
-        loss.backward()
-        return loss
+        value = (loss(trained(features), goals) * weight).sum()
+        value = value + decay / 2 * sum((part**2).sum() for part in weights)
+        value.backward()
+        return value
 
     optimiser.step(objective)
     return trained
 
 
-def _logistic_gradients(
-    model: Logits, customers: Customers, chunk: int
-) -> Iterator[NDArray[np.float32]]:
-    """Closed form: mean over examples of (probability - target) * (features, 1)."""
+def _outputs(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
+    """(n, e, o)."""
+    if not len(customers):
+        return np.zeros(customers.targets.shape, np.float32)
     with torch.no_grad():
-        for features, targets, mask in _chunks(customers, chunk):
-            residual = (torch.sigmoid(model(features)) - targets) * mask
-            residual = residual / mask.sum(1, keepdim=True).clamp(min=1)
-            slopes = torch.bmm(residual.unsqueeze(1), features).squeeze(1)
-            yield torch.cat([slopes, residual.sum(1, keepdim=True)], dim=1).numpy()
+        return np.concatenate([model(features).numpy()
+                               for features, _, _ in _chunks(customers, 4 * CHUNK)])
 
 
-def _loss_of(model: nn.Module) -> Callable[..., torch.Tensor]:
-    """Mean loss of one customer: (state, (e, f), (e,), (e,)) -> scalar."""
+def _linear_gradients(
+    model: PerOutput, customers: Customers, loss: Loss, chunk: int
+) -> Iterator[NDArray[np.float32]]:
+    """Closed form: mean over examples of the sum over outputs of slope * (features, 1)."""
+    with torch.no_grad():
+        for features, goals, mask in _chunks(customers, chunk):
+            slope = loss.slope(model(features), goals) * mask.unsqueeze(-1)
+            slope = slope.flatten(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            inputs = model.shape.groups(features).flatten(1, 2)
+            slopes = torch.bmm(slope.unsqueeze(1), inputs).squeeze(1)
+            yield torch.cat([slopes, slope.sum(1, keepdim=True)], dim=1).numpy()
 
-    def loss(state: _State, features: torch.Tensor, targets: torch.Tensor,
+
+def _loss_of(model: nn.Module, loss: Loss) -> Callable[..., torch.Tensor]:
+    """Mean loss of one customer: (state, (e, f), (e, o), (e,)) -> scalar."""
+
+    def mean(state: _State, features: torch.Tensor, goals: torch.Tensor,
              mask: torch.Tensor) -> torch.Tensor:
-        logits = functional_call(model, state, (features,))
-        losses = cross_entropy(logits, targets, reduction="none")
+        losses = loss(functional_call(model, state, (features,)), goals)
         return (losses * mask).sum() / mask.sum().clamp(min=1)
 
-    return loss
+    return mean
 
 
 def _state(model: nn.Module) -> _State:
@@ -142,7 +149,7 @@ def _flat(state: _State) -> NDArray[np.float32]:
 def _chunks(customers: Customers, chunk: int) -> Iterator[_Batch]:
     for start in range(0, len(customers), chunk):
         rows = slice(start, start + chunk)
-        yield (_tensor(customers.features[rows]), _tensor(customers.targets[rows]),
+        yield (_tensor(customers.features[rows]), _tensor(customers.goals[rows]),
                _tensor(customers.mask[rows]).float())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
-from torch.nn import functional as F
 
 from privacy.noise import NoiseSource
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(b, e, o) outputs and (b, e, o) goals -> (b, e)."""
 
-def dp_sgd(model: nn.Module, features: NDArray[np.float32], targets: NDArray[np.float32],
-           mask: NDArray[np.bool_], *, steps: int, sample_rate: float, noise_multiplier: float,
-           clip_norm: float, learning_rate: float, expected_customers: int) -> NDArray[np.float64]:
-    """features (n, e, f), targets and mask (n, e) of n customers -> the flat change (d,) of the
-    model's parameters, in their order. ``model`` maps (..., f) to (...,) logits and stays as it
-    is.
+
+def dp_sgd(model: nn.Module, loss: Loss, features: NDArray[np.float32],
+           goals: NDArray[np.float32], mask: NDArray[np.bool_], *, steps: int,
+           sample_rate: float, noise_multiplier: float, clip_norm: float, learning_rate: float,
+           expected_customers: int) -> NDArray[np.float64]:
+    """features (n, e, f), goals (n, e, o) and mask (n, e) of n customers -> the flat change (d,)
+    of the model's parameters, in their order. ``model`` maps (..., f) to (..., o) and stays as
+    it is.
 
     Guarantee: ``steps`` Poisson-sampled Gaussian mechanisms with exactly ``sample_rate`` and
     ``noise_multiplier``, neighbours differ by one customer. A customer's loss is the mean over
@@ -40,8 +44,8 @@ def dp_sgd(model: nn.Module, features: NDArray[np.float32], targets: NDArray[np.
     source = NoiseSource()
     for _ in range(steps):
         chosen = source.uniform(len(features)) < sample_rate
-        batch = (torch.from_numpy(array[chosen]) for array in (features, targets, mask))
-        _step(trained, optimiser, *batch)
+        batch = (torch.from_numpy(array[chosen]) for array in (features, goals, mask))
+        _step(trained, optimiser, loss, *batch)
     return _flat(trained) - start
 
 
@@ -60,13 +64,13 @@ def _generator() -> torch.Generator:
     return generator
 
 
-def _step(module: GradSampleModule, optimiser: DPOptimizer, features: torch.Tensor,
-          targets: torch.Tensor, mask: torch.Tensor) -> None:
+def _step(module: GradSampleModule, optimiser: DPOptimizer, loss: Loss, features: torch.Tensor,
+          goals: torch.Tensor, mask: torch.Tensor) -> None:
     optimiser.zero_grad()
     if len(features):
         # Opacus' hooks fire on gradients by inputs too: without one torch warns at each step.
         features.requires_grad_()
-        customer_losses(module, features, targets, mask).sum().backward()
+        customer_losses(module, loss, features, goals, mask).sum().backward()
         _drop_non_finite(module)
     else:
         for parameter in module.parameters():
@@ -74,11 +78,11 @@ def _step(module: GradSampleModule, optimiser: DPOptimizer, features: torch.Tens
     optimiser.step()
 
 
-def customer_losses(model: nn.Module, features: torch.Tensor, targets: torch.Tensor,
+def customer_losses(model: nn.Module, loss: Loss, features: torch.Tensor, goals: torch.Tensor,
                     mask: torch.Tensor) -> torch.Tensor:
-    """(b, e, f), (b, e), (b, e) -> (b,): mean cross-entropy over each customer's examples, 0
-    without any."""
-    losses = F.binary_cross_entropy_with_logits(model(features), targets, reduction="none")
+    """(b, e, f), (b, e, o), (b, e) -> (b,): mean loss over each customer's examples, 0 without
+    any."""
+    losses = loss(model(features), goals)
     return torch.where(mask, losses, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 

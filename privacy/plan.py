@@ -41,7 +41,7 @@ from conf.schema import PrivacyConfig
 from privacy.accounting import RELATION, UNIT, gaussian_epsilon, sampled_epsilon
 from privacy.noise import NoiseSource
 from privacy.planning import DELTA_FOR_GAUSSIAN, Setting, test_regions, training_regions
-from privacy.regions import Region
+from privacy.regions import MetricSums, Region
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class PrivacyPlan:
 
     @classmethod
     def training(cls, config: PrivacyConfig, *, rounds: int, quorum: int, bits: int,
-                 update_size: int, histogram_size: int, customers_bound: int,
+                 update_size: int, metric: MetricSums, customers_bound: int,
                  expected_customers: int | None = None) -> PrivacyPlan:
-        """Regions update (update_size,), histogram (histogram_size,), loss (1,), every round.
+        """Regions update (update_size,), metric (metric.size,), loss (1,), every round.
 
         customers_bound: public estimate of the customers of the largest partner;
         expected_customers: of all partners; only ``local_dp`` uses it, for the range of the
@@ -78,19 +78,19 @@ class PrivacyPlan:
         """
         setting = Setting(config, rounds, quorum, bits, customers_bound)
         regions, sigma = training_regions(
-            setting, update_size, histogram_size, expected_customers or customers_bound)
+            setting, update_size, metric, expected_customers or customers_bound)
         return cls._of(setting, regions, sigma)
 
     @classmethod
-    def test(cls, config: PrivacyConfig, *, quorum: int, bits: int, histogram_size: int,
+    def test(cls, config: PrivacyConfig, *, quorum: int, bits: int, metric: MetricSums,
              customers_bound: int,
-             regions: tuple[str, ...] = ("histogram_model", "histogram_naive")) -> PrivacyPlan:
+             regions: tuple[str, ...] = ("metric_model", "metric_naive")) -> PrivacyPlan:
         """One release over held-out customers, who took no part in training: the ``regions``,
-        histograms of ``histogram_size`` each, share config.epsilon equally (in mu^2).
+        ``metric.size`` statistics each, share config.epsilon equally (in mu^2).
 
         Raises PlanImpossible."""
         setting = Setting(config, 1, quorum, bits, customers_bound)
-        return cls._of(setting, test_regions(setting, regions, histogram_size), 0.0)
+        return cls._of(setting, test_regions(setting, regions, metric), 0.0)
 
     @classmethod
     def _of(cls, setting: Setting, regions: tuple[Region, ...], sigma: float) -> PrivacyPlan:

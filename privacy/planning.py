@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from conf.schema import PrivacyConfig
 from privacy.accounting import calibrate_sampled, gaussian_epsilon, gaussian_mu
 from privacy.grid import Need, PlanImpossible, choose_grid, plain_grid, tail_quantile
-from privacy.regions import HISTOGRAM_CLIP, LOSS_CLIP, Region
+from privacy.regions import MetricSums, Region
 
 DELTA_FOR_GAUSSIAN = 0.999
 """Part of delta for the Gaussian mechanism. Of the rest, half pays for the lattice, a quarter
 each for rounding and saturation (``plan``)."""
-HISTOGRAM_SHARE = 0.8
+METRIC_SHARE = 0.8
 """Of the metrics' part of the privacy loss; the loss gets the rest."""
 _MOST_PARTNERS = 1024
 _FREE_TAIL = 6.0
@@ -71,15 +71,15 @@ class Setting:
         return tail_quantile(self.failure, self.rounds * _MOST_PARTNERS * coordinates)
 
 
-def training_regions(setting: Setting, update_size: int, histogram_size: int,
+def training_regions(setting: Setting, update_size: int, metric: MetricSums,
                      expected_customers: int) -> tuple[tuple[Region, ...], float]:
     """Regions of a training round, and the noise multiplier of local DP-SGD (0 without)."""
     config = setting.config
-    metrics = config.metrics_share
+    riding = config.metrics_share
     parts = (
-        _Part("update", update_size, config.clip_norm, 1 - metrics),
-        _Part("histogram", histogram_size, HISTOGRAM_CLIP, metrics * HISTOGRAM_SHARE),
-        _Part("loss", 1, LOSS_CLIP, metrics * (1 - HISTOGRAM_SHARE)),
+        _Part("update", update_size, config.clip_norm, 1 - riding),
+        _Part("metric", metric.size, metric.clip, riding * METRIC_SHARE),
+        _Part("loss", 1, metric.loss_clip, riding * (1 - METRIC_SHARE)),
     )
     if config.name != "local_dp":
         return _regions(parts, setting), 0.0
@@ -89,10 +89,11 @@ def training_regions(setting: Setting, update_size: int, histogram_size: int,
     return (_plain(parts[0], reach, setting.bits), *regions), sigma
 
 
-def test_regions(setting: Setting, names: tuple[str, ...], size: int) -> tuple[Region, ...]:
-    """Regions of the release over held-out customers: histograms with equal parts."""
+def test_regions(setting: Setting, names: tuple[str, ...],
+                 metric: MetricSums) -> tuple[Region, ...]:
+    """Regions of the release over held-out customers: statistics with equal parts."""
     return _regions(
-        tuple(_Part(name, size, HISTOGRAM_CLIP, 1 / len(names)) for name in names), setting)
+        tuple(_Part(name, metric.size, metric.clip, 1 / len(names)) for name in names), setting)
 
 
 def _regions(parts: tuple[_Part, ...], setting: Setting) -> tuple[Region, ...]:
@@ -116,7 +117,7 @@ def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Regio
         return _plain(part, full, setting.bits)
     noise_multiplier = math.sqrt(setting.rounds / part.share) / setting.mu
     # Room for customers who all pull the same way: evenly over the coordinates for an update,
-    # into four bins for a histogram.
+    # into four of a metric's statistics (the busiest cells of a histogram).
     spread = part.size if part.name == "update" else min(part.size, 4)
     grid = choose_grid(Need(
         part.name, part.size, part.clip_norm, noise_multiplier, setting.shares, full,

@@ -9,10 +9,17 @@ from numpy.typing import NDArray
 
 from privacy.noise import NoiseSource
 
-LOSS_CLIP = 2.0
-"""One customer's loss is clipped to [0, LOSS_CLIP] before it is summed."""
-HISTOGRAM_CLIP = 1.0
-"""L2 bound on one customer's histogram of validation scores."""
+
+@dataclass(frozen=True)
+class MetricSums:
+    """What rides along with an update, by a task's public bounds. size: numbers of a customer's
+    statistics for the metric; clip: L2 bound on them; loss_clip: a customer's loss is clipped to
+    [0, loss_clip] before it is summed."""
+
+    size: int
+    clip: float
+    loss_clip: float
+
 
 @dataclass(frozen=True)
 class Region:

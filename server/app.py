@@ -17,7 +17,7 @@ from conf.schema import Config
 from encryption.accumulator import blocks_needed
 from learning.models import get_flat, set_flat
 from learning.registry import make_model, make_task
-from learning.results import Comparison, Estimate, RunResult
+from learning.results import Comparison, Estimate, RunResult, metric_label
 from server.figures import epsilon_over_rounds, gain_per_partner, learning_curve
 from server.oracle import Oracle
 from server.progress import Progress
@@ -63,7 +63,7 @@ class _Run:
     tracker: RunTracker
     progress: Progress
     oracle: Oracle | None
-    released: ReleasedMetrics = field(default_factory=ReleasedMetrics)
+    released: ReleasedMetrics
     history: list[dict[str, float]] = field(default_factory=list)
     upload_bytes: float = 0.0
 
@@ -76,7 +76,7 @@ class _Run:
         parameters = report.state.model.size
         metrics = {
             **self.released.after_round(
-                report.sums, divisor, noise_stds(plan, len(report.answered))["histogram"]),
+                report.sums, divisor, noise_stds(plan, len(report.answered))["metric"]),
             "privacy/epsilon": plan.epsilon(report.round),
             "privacy/epsilon_if_key_leaks": plan.epsilon_if_key_leaks(report.round),
             "encryption/upload_bytes_per_parameter": report.upload_bytes / parameters,
@@ -102,14 +102,16 @@ def run_federation(config: Config, grid: Grid) -> RunResult:
     agreement = Agreement.of(config)
     tags = trust_statement(config) | {
         f"privacy.{key}": str(value) for key, value in agreement.training.describe().items()}
+    metric = make_task(config).metric
     with (RunTracker.start(config, dataset=_dataset(config), tags=tags) as tracker,
-          Progress(config.strategy.rounds) as progress):
+          Progress(config.strategy.rounds, f"val/{metric.name}") as progress):
         progress.note(f"trust: {tags['trust']}")
         progress.stage("connecting partners")
         run = secrets.token_hex(16)
         cohort = join(grid, agreement.partners, config.quorum, run,
                       agreement.parameters.fingerprint, config.strategy.timeout_s)
-        work = _Run(config, agreement, tracker, progress, Oracle.of(config))
+        work = _Run(config, agreement, tracker, progress, Oracle.of(config),
+                    ReleasedMetrics(metric))
         final, released = _train_and_test(work, cohort, run, grid)
         return _finish(work, final, released, began)
 
@@ -153,6 +155,7 @@ def _finish(
 ) -> RunResult:
     config, agreement = work.config, work.agreement
     rounds = config.strategy.rounds
+    task = make_task(config)
     comparisons: tuple[Comparison, ...] = ()
     lines: dict[str, float] = {}
     if work.oracle is not None:
@@ -162,7 +165,7 @@ def _finish(
         work.progress.stage("comparing on the test period, with bootstrap intervals")
         comparisons = work.oracle.compare(final, local, pooled)
     result = RunResult(
-        metric=make_task(config).metric,
+        metric=task.metric.name,
         comparisons=comparisons,
         released=released,
         privacy=config.privacy.name,
@@ -177,11 +180,14 @@ def _finish(
         seconds=time.perf_counter() - began,
         mlflow_run_id=work.tracker.run_id,
         tracking_uri=config.tracking.uri,
+        unit=task.metric.unit,
+        higher_is_better=task.metric.higher_is_better,
+        naive_rule=task.naive_rule,
     )
     work.progress.stage("recording the model and figures")
     model = make_model(config)
     set_flat(model, final)
-    example = np.zeros((1, 1, len(make_task(config).feature_names)), np.float32)
+    example = np.zeros((1, 1, task.shape.size), np.float32)
     work.tracker.finish(
         result_metrics(result) | lines, _figures(work, comparisons, lines), model, example,
         registered_name(config))
@@ -192,19 +198,22 @@ def _figures(
     work: _Run, comparisons: tuple[Comparison, ...], lines: dict[str, float]
 ) -> dict[str, object]:
     rounds = list(range(1, len(work.history) + 1))
+    metric = make_task(work.config).metric
+    name, label = metric.name, metric_label(metric.name, metric.unit)
 
     def column(name: str) -> list[float] | None:
         return [row[name] for row in work.history] if name in work.history[0] else None
 
     figures: dict[str, object] = {
         "learning_curve": learning_curve(
-            rounds, column("val/auc"), column("oracle/val/auc"),
-            lines.get("oracle/val/auc_naive"), lines.get("oracle/val/auc_local"),
-            lines.get("oracle/val/auc_pooled"), errors=column("val/auc_error")),
+            rounds, column(f"val/{name}"), column(f"oracle/val/{name}"),
+            lines.get(f"oracle/val/{name}_naive"), lines.get(f"oracle/val/{name}_local"),
+            lines.get(f"oracle/val/{name}_pooled"), metric=label,
+            errors=column(f"val/{name}_error")),
         "epsilon_over_rounds": epsilon_over_rounds(
             rounds, column("privacy/epsilon"), column("privacy/epsilon_if_key_leaks"),
             work.config.privacy.epsilon, delta=work.config.privacy.delta),
     }
     if comparisons:
-        figures["gain_per_partner"] = gain_per_partner(comparisons)
+        figures["gain_per_partner"] = gain_per_partner(comparisons, metric=label)
     return figures

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Config
-from learning.evaluation import evaluate, fit_baselines
-from learning.metrics import auc
+from learning.evaluation import evaluate, exact, fit_baselines
 from learning.models import set_flat
-from learning.registry import load_partner, make_model
+from learning.registry import load_partner, make_model, make_task
 from learning.results import Comparison
-from learning.task import Customers, PartnerData
+from learning.task import PartnerData, Task
 from learning.training import customer_losses, scores
 
 
@@ -28,6 +27,7 @@ class Oracle:
     """All partners' data side by side."""
 
     config: Config
+    task: Task
     data: Mapping[str, PartnerData]
 
     @classmethod
@@ -36,33 +36,35 @@ class Oracle:
         if not config.federation.sites:
             return None
         sites = config.federation.sites
-        return cls(config, {name: load_partner(config, sites[name]) for name in sorted(sites)})
+        return cls(config, make_task(config),
+                   {name: load_partner(config, sites[name]) for name in sorted(sites)})
 
     def validate(self, vector: NDArray[np.float64]) -> dict[str, float]:
         """Exact validation metric and training loss of one model (d,)."""
         model = make_model(self.config)
         set_flat(model, vector)
-        losses = [customer_losses(model, data.train) for data in self.data.values()]
+        losses = [customer_losses(model, data.train, self.task.loss)
+                  for data in self.data.values()]
         return {
-            "oracle/val/auc": self._metric(
+            self._name(): self._metric(
                 {name: scores(model, data.validation) for name, data in self.data.items()}),
             "oracle/train/loss": float(np.nanmean(np.concatenate(losses))),
         }
 
     def validate_naive(self) -> dict[str, float]:
         naive = {name: data.validation.naive for name, data in self.data.items()}
-        return {"oracle/val/auc_naive": self._metric(naive)}
+        return {self._name("_naive"): self._metric(naive)}
 
     def validate_baselines(
         self, local: Mapping[str, nn.Module], pooled: nn.Module
     ) -> dict[str, float]:
         each = {name: scores(local[name], data.validation) for name, data in self.data.items()}
         one = {name: scores(pooled, data.validation) for name, data in self.data.items()}
-        return {"oracle/val/auc_local": self._metric(each),
-                "oracle/val/auc_pooled": self._metric(one)}
+        return {self._name("_local"): self._metric(each),
+                self._name("_pooled"): self._metric(one)}
 
     def fit_baselines(self) -> tuple[dict[str, nn.Module], nn.Module]:
-        return fit_baselines(self.data, self.config.model, self.config.seed)
+        return fit_baselines(self.data, self.config.model, self.task, self.config.seed)
 
     def compare(
         self, vector: NDArray[np.float64], local: Mapping[str, nn.Module], pooled: nn.Module
@@ -70,15 +72,12 @@ class Oracle:
         """The final test: every partner, all, held out; with bootstrap intervals."""
         federated = make_model(self.config)
         set_flat(federated, vector)
-        return evaluate(self.data, federated, local, pooled, seed=self.config.seed)
+        return evaluate(self.data, federated, local, pooled, self.task.metric,
+                        seed=self.config.seed)
+
+    def _name(self, ending: str = "") -> str:
+        return f"oracle/val/{self.task.metric.name}{ending}"
 
     def _metric(self, score: Mapping[str, NDArray[np.floating]]) -> float:
-        def flat(name: str, part: NDArray[np.floating]) -> NDArray[np.floating]:
-            return part[self._validation(name).mask]
-
-        all_scores = np.concatenate([flat(name, part) for name, part in score.items()])
-        targets = np.concatenate([flat(name, self._validation(name).targets) for name in score])
-        return float(auc(all_scores, targets))
-
-    def _validation(self, name: str) -> Customers:
-        return self.data[name].validation
+        return exact(self.task.metric, [(data.validation, score[name])
+                                        for name, data in self.data.items()])

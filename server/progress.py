@@ -41,7 +41,7 @@ class Progress:
     """
 
     rounds: int
-    metric: str = "val/auc"
+    metric: str
     stream: TextIO | None = None
     _bar: RichProgress | None = field(default=None, init=False)
     _task: TaskID | None = field(default=None, init=False)

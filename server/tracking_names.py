@@ -71,7 +71,7 @@ def _shorten(text: str) -> str:
 
 
 def default_run_name(config: Config, run_id: str) -> str:
-    """For example ``noise_shares-eps3-shared_key-logistic-retail_repeat-1f03ac``.
+    """For example ``noise_shares-eps3-shared_key-linear-retail_repeat-1f03ac``.
 
     What usually differs comes first, because MLflow's tables cut names at about 25 characters.
     """

@@ -9,11 +9,11 @@ from conf.schema import Config, InvalidConfig
 from encryption.control import ControlLayout
 from encryption.parameters import ImpossibleParameters, choose_parameters
 from encryption.types import Parameters, Refused
-from learning.metrics import HISTOGRAM_SIZE
 from learning.models import get_flat
-from learning.registry import make_model
+from learning.registry import make_model, make_task
 from privacy.grid import PlanImpossible
 from privacy.plan import PrivacyPlan
+from privacy.regions import MetricSums
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Agreement:
         """Raises InvalidConfig, by the key to change, when no such run is possible."""
         partners = tuple(config.federation.partners)
         update_size = get_flat(make_model(config)).size
+        task = make_task(config)
+        metric = MetricSums(task.metric.size, task.metric.clip, task.loss.clip)
         customers = config.federation.customers
         mean = config.expected_customers / len(partners)
         own_models = config.privacy.name == "local_dp"
@@ -46,11 +48,11 @@ class Agreement:
             training = PrivacyPlan.training(
                 config.privacy, rounds=config.strategy.rounds, quorum=config.quorum,
                 bits=config.encryption.bits, update_size=update_size,
-                histogram_size=HISTOGRAM_SIZE, customers_bound=customers_bound,
+                metric=metric, customers_bound=customers_bound,
                 expected_customers=config.expected_customers)
             test = PrivacyPlan.test(
                 config.privacy, quorum=config.quorum, bits=config.encryption.bits,
-                histogram_size=HISTOGRAM_SIZE, customers_bound=customers_bound)
+                metric=metric, customers_bound=customers_bound)
         except ImpossibleParameters as error:
             raise InvalidConfig("encryption.bits", str(error)) from None
         except PlanImpossible as error:

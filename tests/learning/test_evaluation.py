@@ -8,42 +8,47 @@ import numpy as np
 import pytest
 
 from conf.schema import ModelConfig, TaskConfig
+from learning.auc import auc
 from learning.evaluation import concatenate, evaluate, fit_baselines
-from learning.metrics import auc
 from learning.retail_repeat import RetailRepeat
 from learning.task import PartnerData
 from learning.training import scores
 
+Case = tuple[RetailRepeat, dict[str, PartnerData]]
+
 
 @pytest.fixture
-def datas(task: TaskConfig, tmp_path: Path) -> dict[str, PartnerData]:
+def case(task: TaskConfig, tmp_path: Path) -> Case:
     made = RetailRepeat(task, 0)
-    return {name: made.load(path) for name, path in made.split_by_partner(tmp_path).items()}
+    return made, {name: made.load(path) for name, path in made.split_by_partner(tmp_path).items()}
 
 
-def test_rows_and_their_values(datas: dict[str, PartnerData]) -> None:
-    local, pooled = fit_baselines(datas, ModelConfig(), 0)
-    rows = evaluate(datas, local["west"], local, pooled, seed=0, resamples=100)
+def test_rows_and_their_values(case: Case) -> None:
+    made, datas = case
+    local, pooled = fit_baselines(datas, ModelConfig(), made, 0)
+    rows = evaluate(datas, local["west"], local, pooled, made.metric, seed=0, resamples=100)
     assert [row.partner for row in rows] == ["north", "south", "west", "all", "held out"]
     west = datas["west"].test
-    targets = west.targets[west.mask]
-    assert rows[2].naive.value == pytest.approx(auc(west.naive[west.mask], targets))
-    assert rows[2].local.value == pytest.approx(auc(scores(local["west"], west)[west.mask],
-                                                    targets))
+    targets = west.targets[west.mask][:, 0]
+    assert rows[2].naive.value == pytest.approx(auc(west.naive[west.mask][:, 0], targets))
+    assert rows[2].local.value == pytest.approx(auc(
+        scores(local["west"], west)[west.mask][:, 0], targets))
     assert rows[2].gain_over_local.value == rows[2].gain_over_local.high == 0
     everyone = concatenate([data.test for data in datas.values()])
     assert rows[3].pooled.value == pytest.approx(
-        auc(scores(pooled, everyone)[everyone.mask], everyone.targets[everyone.mask]))
+        auc(scores(pooled, everyone)[everyone.mask][:, 0], everyone.targets[everyone.mask][:, 0]))
     assert rows[3].customers == sum(row.customers for row in rows[:3])
     assert rows[3].pooled.low <= rows[3].pooled.value <= rows[3].pooled.high
 
 
 def test_a_partner_without_test_examples_is_reported_not_hidden(
-    datas: dict[str, PartnerData]
+    case: Case
 ) -> None:
+    made, datas = case
     nobody = datas["north"].test.take(np.zeros(0, np.int64))
     empty = PartnerData(datas["north"].train, datas["north"].validation, nobody, nobody)
-    local, pooled = fit_baselines(datas, ModelConfig(), 0)
-    rows = evaluate({**datas, "north": empty}, pooled, local, pooled, seed=0, resamples=20)
+    local, pooled = fit_baselines(datas, ModelConfig(), made, 0)
+    rows = evaluate({**datas, "north": empty}, pooled, local, pooled, made.metric, seed=0,
+                    resamples=20)
     assert rows[0].customers == 0 and np.isnan(rows[0].federated.value)
     assert np.isfinite(rows[3].federated.value)

@@ -1,103 +1,99 @@
-"""AUC three ways, and the bootstrap against a naive loop."""
+"""Errors of numbers: by hand, against a loop, as sums that noise may disturb."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from learning.metrics import (
-    BINS,
-    HISTOGRAM_SIZE,
-    auc,
-    auc_from_histogram,
-    interval,
-    paired_bootstrap,
-    score_histograms,
-    smooth_histogram,
-)
+from learning.metrics import MeanAbsoluteError, Metric, WeightedAbsoluteError, interval
+from learning.task import Customers
+from privacy.clipping import clip_rows
+
+METRICS = (MeanAbsoluteError("kWh", 50.0), WeightedAbsoluteError(500.0))
 
 
-def sample(size: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def customers(n: int = 30, examples: int = 6, outputs: int = 3, seed: int = 0) -> Customers:
     random = np.random.default_rng(seed)
-    targets = (random.random(size) < 0.3).astype(np.float32)
-    return (random.normal(size=size) + 1.0 * targets - 0.8).astype(np.float32), targets
+    mask = random.random((n, examples)) < 0.7
+    mask[:, 0] = True
+    targets = random.gamma(2.0, size=(n, examples, outputs)).astype(np.float32)
+    return Customers(np.zeros((n, examples, 1), np.float32), targets, mask,
+                     np.ones_like(targets))
 
 
-def by_pairs(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-    wins = mass = 0.0
-    for i in np.flatnonzero(targets > 0.5):
-        for j in np.flatnonzero(targets < 0.5):
-            pair = weights[i] * weights[j]
-            mass += pair
-            wins += pair * (0.5 if scores[i] == scores[j] else scores[i] > scores[j])
-    return wins / mass if mass else float("nan")
+def flat(data: Customers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return data.naive[data.mask], data.targets[data.mask], np.nonzero(data.mask)[0]
 
 
-@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=1,
-                max_size=25))
-@settings(max_examples=60, deadline=None)
-def test_auc_counts_pairs(rows: list[tuple[int, bool, int]]) -> None:
-    scores, targets, weights = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-    np.testing.assert_allclose(auc(scores, targets, weights), by_pairs(scores, targets, weights))
+def test_mae_is_the_mean_over_customers() -> None:
+    scores = np.zeros((3, 2))
+    targets = np.array([[1.0, 3.0], [5.0, 5.0], [10.0, 10.0]])
+    assert METRICS[0].exact(scores, targets, np.array([0, 0, 1])) == pytest.approx(6.75)
 
 
-def test_auc_of_nothing_and_of_nonsense() -> None:
-    assert np.isnan(auc(np.zeros(0), np.zeros(0)))
-    assert np.isnan(auc(np.zeros(3), np.ones(3)))
-    with pytest.raises(ValueError, match="finite"):
-        auc(np.array([0.0, np.nan]), np.array([0.0, 1.0]))
+def test_wape_weighs_by_size() -> None:
+    scores = np.array([[1.0], [0.0]])
+    assert METRICS[1].exact(scores, np.array([[3.0], [1.0]]), np.array([0, 1])) == 0.75
 
 
-def test_histogram_is_near_the_exact_auc() -> None:
-    scores, targets = sample()
-    rows = score_histograms(scores.reshape(400, 10), targets.reshape(400, 10),
-                            np.ones((400, 10), np.bool_))
-    assert rows.shape == (400, HISTOGRAM_SIZE) and rows.sum() == 4000
-    assert rows[:, BINS:].sum() == targets.sum()
-    assert auc_from_histogram(rows.sum(0)) == pytest.approx(auc(scores, targets), abs=0.01)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_the_sum_of_statistics_gives_the_exact_value(metric: Metric) -> None:
+    data = customers()
+    rows = metric.statistics(data.naive, data)
+    assert rows.shape == (30, metric.size)
+    np.testing.assert_array_equal(clip_rows(rows, metric.clip), rows)
+    exact = metric.exact(*flat(data))
+    assert metric.released(rows.sum(0)) == pytest.approx(exact)
+    assert metric.released(rows.sum(0) / 7) == pytest.approx(exact)
 
 
-def test_histogram_ignores_padding_and_survives_nonsense() -> None:
-    scores = np.array([[np.nan, np.inf, -np.inf, 0.0]])
-    mask = np.array([[True, True, True, False]])
-    row = score_histograms(scores, np.zeros((1, 4)), mask)[0]
-    assert row.sum() == 3 and row[0] == 2 and row[BINS - 1] == 1
-
-
-def test_noise_leaves_the_histogram_auc_unbiased() -> None:
-    scores, targets = sample()
-    clean = score_histograms(scores[:, None], targets[:, None],
-                             np.ones((4000, 1), np.bool_)).sum(0)
-    noise = np.random.default_rng(1).normal(scale=20, size=(500, HISTOGRAM_SIZE))
-    noised = np.array([auc_from_histogram(clean + row) for row in noise])
-    assert (clean + noise[0]).min() < 0
-    error = noised - auc_from_histogram(clean)
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(500) + 1e-3
-    assert np.isnan(auc_from_histogram(-clean))
-
-
-def test_smoothing_keeps_the_mass() -> None:
-    histogram = np.random.default_rng(0).normal(size=HISTOGRAM_SIZE)
-    smooth = smooth_histogram(histogram)
-    for half in (slice(0, BINS), slice(BINS, None)):
-        assert smooth[half].sum() == pytest.approx(histogram[half].sum())
-    assert np.var(np.diff(smooth)) < np.var(np.diff(histogram))
-
-
-def test_bootstrap_matches_a_naive_loop() -> None:
-    first, targets = sample(300)
-    second = np.round(first, 1) + np.random.default_rng(2).normal(size=300).round(1)
-    customer = np.random.default_rng(3).integers(0, 40, 300)
-    customer[:40] = np.arange(40)
-    fast = paired_bootstrap([first, second], targets, customer, resamples=20, seed=7)
-    draws = np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), size=20)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_bootstrap_matches_a_naive_loop(metric: Metric) -> None:
+    scores, targets, customer = flat(customers())
+    fast = metric.bootstrap([scores, scores * 0], targets, customer, resamples=20, seed=7)
+    draws = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), size=20)
     for column, draw in enumerate(draws):
-        rows = np.concatenate([np.flatnonzero(customer == who) for who in range(40)
-                               for _ in range(draw[who])])
-        for index, scores in enumerate((first, second)):
-            assert fast[index, column] == pytest.approx(auc(scores[rows], targets[rows]))
+        chosen = [who for who in range(30) for _ in range(draw[who])]
+        rows = np.concatenate([np.flatnonzero(customer == who) for who in chosen])
+        renamed = np.concatenate([np.full((customer == who).sum(), place)
+                                  for place, who in enumerate(chosen)])
+        for index, way in enumerate((scores, scores * 0)):
+            assert fast[index, column] == pytest.approx(
+                metric.exact(way[rows], targets[rows], renamed))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_padding_and_hostile_scores_stay_within_the_bound(metric: Metric) -> None:
+    data = customers()
+    bad = data.naive.copy()
+    bad[~data.mask] = 1e9
+    np.testing.assert_array_equal(metric.statistics(bad, data),
+                                  metric.statistics(data.naive, data))
+    bad[0, 0] = np.nan
+    bad[1, 0] = np.inf
+    rows = metric.statistics(bad, data)
+    assert np.isfinite(rows).all()
+    assert (np.linalg.norm(clip_rows(rows, metric.clip), axis=1) <= metric.clip).all()
+    with pytest.raises(ValueError, match="finite"):
+        metric.exact(bad[data.mask], *flat(data)[1:])
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_nobody_has_no_value(metric: Metric) -> None:
+    nothing = np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
+    assert np.isnan(metric.exact(*nothing))
+    assert np.isnan(metric.bootstrap([nothing[0]], *nothing[1:], resamples=3, seed=0)).all()
+    assert np.isnan(metric.released(np.array([3.0, -1.0])))
+    data = customers()
+    unseen = Customers(data.features, data.targets, np.zeros_like(data.mask), data.naive)
+    assert not metric.statistics(data.naive, unseen).any()
+
+
+def test_a_customers_error_counts_up_to_the_bound() -> None:
+    metric, data = MeanAbsoluteError("kWh", 0.5), customers()
+    rows = metric.statistics(data.naive + 100, data)
+    np.testing.assert_allclose(rows, [[0.5, 0.25]] * 30)
+    assert metric.released(rows.sum(0)) == pytest.approx(0.5)
 
 
 def test_interval_ignores_resamples_of_one_class() -> None:

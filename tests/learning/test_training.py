@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from opacus.validators import ModuleValidator
-from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from conf.schema import ModelConfig
+from learning.losses import CrossEntropy, Huber, Loss
 from learning.models import build_model, get_flat, set_flat
-from learning.task import Customers
+from learning.task import Customers, InputShape
 from learning.training import (
     customer_deltas,
     customer_gradients,
@@ -22,38 +24,63 @@ from learning.training import (
     train_locally,
 )
 
-MODELS = ("logistic", "mlp")
 FEATURES = 7
 
 
-def customers(n: int = 9, examples: int = 5, seed: int = 0) -> Customers:
-    """Random; the last customer has no examples."""
+@dataclass(frozen=True)
+class Case:
+    """A model on a kind of question: one answer a logit, or three numbers with a history."""
+
+    model: str
+    shape: InputShape
+    loss: Loss
+
+    def build(self, seed: int = 3) -> torch.nn.Module:
+        return build_model(ModelConfig(self.model, 4), self.shape, seed)
+
+
+CASES = [Case(model, shape, loss) for model in ("linear", "mlp") for shape, loss in (
+    (InputShape(1, FEATURES), CrossEntropy()),
+    (InputShape(3, 2, steps=1, channels=1), Huber(0.5)))]
+every_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.model} {case.shape.outputs}")
+
+
+def customers(case: Case, n: int = 9, examples: int = 5, seed: int = 0) -> Customers:
+    """Random; the last customer has no examples. With several outputs the goals are what a
+    naive prediction leaves open."""
     random = np.random.default_rng(seed)
     mask = random.random((n, examples)) < 0.6
     mask[:, 0] = True
     mask[-1:] = False
     features = random.normal(size=(n, examples, FEATURES)).astype(np.float32)
-    targets = (features.sum(-1) + random.normal(size=(n, examples)) > 0).astype(np.float32)
-    return Customers(features, targets, mask, np.zeros((n, examples), np.float32))
+    outputs = case.shape.outputs
+    noise = random.normal(size=(n, examples, outputs))
+    targets = (features.sum(-1, keepdims=True) + noise).astype(np.float32)
+    naive = np.zeros((n, examples, outputs), np.float32)
+    if outputs == 1:
+        return Customers(features, (targets > 0).astype(np.float32), mask, naive)
+    return Customers(features, targets, mask, naive + 1,
+                     random.uniform(0.5, 2, (n, examples)).astype(np.float32))
 
 
-def model_at(name: str, seed: int = 3) -> torch.nn.Module:
-    model = build_model(ModelConfig(name, 4), FEATURES, seed)
+def model_at(case: Case, seed: int = 3) -> torch.nn.Module:
+    model = case.build(seed)
     set_flat(model, np.random.default_rng(seed).normal(size=get_flat(model).size))
     return model
 
 
-def loss_of(model: torch.nn.Module, data: Customers, row: int) -> torch.Tensor:
+def loss_of(case: Case, model: torch.nn.Module, data: Customers, row: int) -> torch.Tensor:
     """Mean over the examples of one customer, one example at a time."""
-    losses = [cross_entropy(model(torch.from_numpy(data.features[row, place])),
-                            torch.tensor(data.targets[row, place]))
+    losses = [case.loss(model(torch.from_numpy(data.features[row, place])),
+                        torch.from_numpy(data.goals[row, place]))
               for place in np.flatnonzero(data.mask[row])]
     return sum(losses, start=torch.zeros(())) / max(1, len(losses))
 
 
-def gradient_by_loop(model: torch.nn.Module, data: Customers, row: int) -> np.ndarray:
+def gradient_by_loop(case: Case, model: torch.nn.Module, data: Customers, row: int) -> np.ndarray:
     model.zero_grad()
-    loss = loss_of(model, data, row)
+    loss = loss_of(case, model, data, row)
     if loss.requires_grad:
         loss.backward()
     return np.concatenate([
@@ -61,73 +88,77 @@ def gradient_by_loop(model: torch.nn.Module, data: Customers, row: int) -> np.nd
         for part in model.parameters()])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@every_case
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_gradients_match_a_window_by_window_loop(name: str, chunk: int) -> None:
-    model, data = model_at(name), customers()
-    fast = np.concatenate(list(customer_gradients(model, data, chunk)))
-    loop = np.stack([gradient_by_loop(copy.deepcopy(model), data, row) for row in range(9)])
+def test_gradients_match_a_window_by_window_loop(case: Case, chunk: int) -> None:
+    model, data = model_at(case), customers(case)
+    fast = np.concatenate(list(customer_gradients(model, data, case.loss, chunk)))
+    loop = np.stack([gradient_by_loop(case, copy.deepcopy(model), data, row) for row in range(9)])
     np.testing.assert_allclose(fast, loop, atol=1e-6)
     assert not fast[-1].any()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_deltas_match_training_each_customer_alone(name: str) -> None:
-    model, data = model_at(name), customers()
-    fast = np.concatenate(list(customer_deltas(model, data, steps=3, learning_rate=0.5, chunk=4)))
+@every_case
+def test_deltas_match_training_each_customer_alone(case: Case) -> None:
+    model, data = model_at(case), customers(case)
+    fast = np.concatenate(list(customer_deltas(model, data, case.loss, steps=3, learning_rate=0.5,
+                                           chunk=4)))
     for row in range(9):
         own = copy.deepcopy(model)
         for _ in range(3):
-            slope = gradient_by_loop(own, data, row)
+            slope = gradient_by_loop(case, own, data, row)
             set_flat(own, get_flat(own) - 0.5 * slope)
         np.testing.assert_allclose(fast[row], get_flat(own) - get_flat(model), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_losses_and_scores(name: str) -> None:
-    model, data = model_at(name), customers()
-    losses = customer_losses(model, data)
+@every_case
+def test_losses_and_scores(case: Case) -> None:
+    model, data = model_at(case), customers(case)
+    losses = customer_losses(model, data, case.loss)
     with torch.no_grad():
-        loop = [float(loss_of(model, data, row)) for row in range(8)]
+        loop = [float(loss_of(case, model, data, row)) for row in range(8)]
     np.testing.assert_allclose(losses[:8], loop, rtol=1e-5)
     assert np.isnan(losses[8])
-    assert scores(model, data).shape == data.mask.shape
+    assert scores(model, data).shape == data.targets.shape
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_no_customers_give_nothing(name: str) -> None:
-    model, nobody = model_at(name), customers().take(np.zeros(0, np.int64))
-    assert list(customer_gradients(model, nobody)) == []
-    assert list(customer_deltas(model, nobody, steps=1, learning_rate=1.0)) == []
-    assert scores(model, nobody).shape == (0, 5)
-    assert customer_losses(model, nobody).shape == (0,)
-    np.testing.assert_array_equal(get_flat(train_locally(model, nobody, 1.0)), get_flat(model))
+@every_case
+def test_no_customers_give_nothing(case: Case) -> None:
+    model, nobody = model_at(case), customers(case).take(np.zeros(0, np.int64))
+    assert list(customer_gradients(model, nobody, case.loss)) == []
+    assert list(customer_deltas(model, nobody, case.loss, steps=1, learning_rate=1.0)) == []
+    assert scores(model, nobody).shape == (0, 5, case.shape.outputs)
+    assert customer_losses(model, nobody, case.loss).shape == (0,)
+    np.testing.assert_array_equal(get_flat(train_locally(model, nobody, case.loss, 1.0)),
+                                  get_flat(model))
 
 
-def test_read_only_arrays_pass_without_copy_or_warning() -> None:
-    data = customers()
-    for array in (data.features, data.targets, data.mask):
-        array.flags.writeable = False
+@every_case
+def test_read_only_arrays_pass_without_copy_or_warning(case: Case) -> None:
+    data = customers(case)
+    for array in (*data.arrays, data.goals):
+        if array is not None:
+            array.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(next(customer_gradients(model_at("mlp"), data))) == 9
+        assert len(next(customer_gradients(model_at(case), data, case.loss))) == 9
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_local_training_reaches_a_minimum(name: str) -> None:
-    data = customers(60, 8)
-    trained = train_locally(build_model(ModelConfig(name, 4), FEATURES, 0), data, 1.0)
+@every_case
+def test_local_training_reaches_a_minimum(case: Case) -> None:
+    data = customers(case, 60, 8)
+    trained = train_locally(case.build(0), data, case.loss, 1.0)
     rows = np.flatnonzero(data.mask.any(1))
-    mean = np.concatenate(list(customer_gradients(trained, data.take(rows)))).sum(0)
+    mean = np.concatenate(list(customer_gradients(trained, data.take(rows), case.loss))).sum(0)
     decay = np.concatenate([part.detach().numpy().reshape(-1) * (part.ndim > 1)
                             for part in trained.parameters()])
     np.testing.assert_allclose(mean + decay, 0, atol=0.02)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_flat_vectors_round_trip(name: str) -> None:
-    model = build_model(ModelConfig(name), 39, 0)
-    size = 40 if name == "logistic" else 8 * 39 + 8 + 8 + 1
+@every_case
+def test_flat_vectors_round_trip(case: Case) -> None:
+    model = case.build()
+    size = sum(parameter.numel() for parameter in model.parameters())
     vector = np.random.default_rng(0).normal(size=size).astype(np.float32).astype(np.float64)
     set_flat(model, vector)
     np.testing.assert_array_equal(get_flat(model), vector)
@@ -135,8 +166,40 @@ def test_flat_vectors_round_trip(name: str) -> None:
         set_flat(model, vector[:-1])
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_start_values_depend_on_the_seed_alone_and_suit_opacus(name: str) -> None:
-    first, second = (get_flat(build_model(ModelConfig(name), 39, 5)) for _ in range(2))
+@pytest.mark.parametrize(("name", "size"), [("linear", 40), ("mlp", 8 * 39 + 8 + 8 + 1)])
+def test_weights_are_shared_by_the_outputs(name: str, size: int) -> None:
+    for outputs in (1, 24):
+        model = build_model(ModelConfig(name), InputShape(outputs, 39), 0)
+        assert get_flat(model).size == size
+
+
+@every_case
+def test_start_values_depend_on_the_seed_alone_and_suit_opacus(case: Case) -> None:
+    first, second = (get_flat(case.build(5)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert not ModuleValidator.validate(build_model(ModelConfig(name), 39, 5), strict=False)
+    assert not ModuleValidator.validate(case.build(5), strict=False)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), Huber(0.5)])
+def test_slopes_are_derivatives(loss: Loss) -> None:
+    outputs = torch.linspace(-2, 2, 24).reshape(8, 3).requires_grad_()
+    goals = (torch.arange(24).reshape(8, 3) % 2).float()
+    loss(outputs, goals).sum().backward()
+    torch.testing.assert_close(loss.slope(outputs, goals), outputs.grad)
+    assert pickle.loads(pickle.dumps(loss)) == loss
+
+
+def test_a_model_that_says_nothing_is_the_naive_rule() -> None:
+    data = customers(CASES[1])
+    assert data.scale is not None
+    np.testing.assert_allclose(data.scores(np.zeros_like(data.targets)), data.naive)
+    back = data.scores(data.goals)
+    np.testing.assert_allclose(back[data.mask], data.targets[data.mask], atol=1e-5)
+    assert not data.goals[~data.mask].any()
+
+
+def test_the_layout_of_an_example() -> None:
+    shape = InputShape(outputs=2, per_output=3, steps=4, channels=5)
+    flat = np.arange(2 * shape.size, dtype=np.float32).reshape(2, shape.size)
+    assert shape.groups(flat)[1, 1, 0] == shape.size + 3
+    assert shape.history(flat)[0, 1, 2] == 6 + 5 + 2

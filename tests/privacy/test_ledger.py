@@ -15,6 +15,7 @@ from conf.schema import PrivacyConfig
 from privacy.accounting import gaussian_epsilon, rdp_epsilon
 from privacy.ledger import BudgetExceeded, Ledger, LedgerBroken, SpentOtherwise
 from privacy.plan import PrivacyPlan
+from privacy.regions import MetricSums
 
 DELTA = 1e-5
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ def spend_many(ledger: Ledger, run_id: str, count: int, event: dp.DpEvent = GAUS
 
 def test_a_whole_plan_fits_its_own_epsilon_and_not_one_round_more(path: Path) -> None:
     plan = PrivacyPlan.training(PrivacyConfig(), rounds=20, quorum=6, bits=16, update_size=30,
-                                histogram_size=40, customers_bound=400)
+                                metric=MetricSums(40, 1.0, 2.0), customers_bound=400)
     ledger = Ledger(path, 3.0, DELTA)
     for number in range(1, 21):
         ledger.spend("a", number, plan.round_event(), start=plan.start_event())

@@ -13,9 +13,19 @@ from torch import nn
 from torch.nn import functional as F
 
 import privacy.local_dp as local_dp
+from conf.schema import ModelConfig
+from learning.losses import Huber
+from learning.models import build_model
+from learning.task import Customers, InputShape
+from learning.training import customer_gradients
+from privacy.clipping import clip_and_sum
 from privacy.local_dp import customer_losses, dp_sgd
 
 RARE = 1e-9
+
+
+def cross_entropy(outputs: torch.Tensor, goals: torch.Tensor) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(outputs, goals, reduction="none")
 
 
 class Mlp(nn.Module):
@@ -47,7 +57,7 @@ def train(model: nn.Module, data: tuple[NDArray, NDArray, NDArray],
           **overrides: float) -> NDArray[np.float64]:
     options: dict = {"steps": 1, "sample_rate": 1.0, "noise_multiplier": 0.0, "clip_norm": 1.0,
                      "learning_rate": 1.0, "expected_customers": 10} | overrides
-    return dp_sgd(model, *data, **options)
+    return dp_sgd(model, cross_entropy, *data, **options)
 
 
 def loop_gradients(model: nn.Module, data: tuple[NDArray, NDArray, NDArray]) -> NDArray:
@@ -69,9 +79,24 @@ def test_one_sample_is_one_customer(make: type[nn.Module]) -> None:
     data[2][3] = False
     wrapped = GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
     features = torch.from_numpy(data[0]).requires_grad_()
-    customer_losses(wrapped, features, *map(torch.from_numpy, data[1:])).sum().backward()
+    goals, mask = map(torch.from_numpy, data[1:])
+    customer_losses(wrapped, cross_entropy, features, goals, mask).sum().backward()
     samples = np.concatenate([p.grad_sample.flatten(1).numpy() for p in wrapped.parameters()], 1)
     assert np.allclose(samples, loop_gradients(model, data), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_a_model_of_several_outputs(name: str) -> None:
+    """One step on all customers is the clipped sum of the gradients that federated rounds take."""
+    shape, loss = InputShape(outputs=3, per_output=2), Huber(0.5)
+    model = build_model(ModelConfig(name, 4), shape, 1)
+    features, _, mask = customers(7, f=shape.size)
+    goals = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
+    step = dp_sgd(model, loss, features, goals, mask, steps=1, sample_rate=1.0,
+                  noise_multiplier=0.0, clip_norm=0.3, learning_rate=1.0, expected_customers=7)
+    data = Customers(features, goals, mask, np.zeros_like(goals))
+    (rows,) = customer_gradients(model, data, loss)
+    assert np.allclose(step, -clip_and_sum(rows, 0.3) / 7, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("clip", [1e-2, 1.0, 1e3])
@@ -143,7 +168,7 @@ def test_the_sampling_rate_is_exact(monkeypatch: pytest.MonkeyPatch, rate: float
     """Not 1/ceil(n/b): for rate .16 that would be 1/7."""
     taken: list[int] = []
     monkeypatch.setattr(
-        local_dp, "_step", lambda module, optimiser, x, y, m: taken.append(len(x)))
+        local_dp, "_step", lambda module, optimiser, loss, x, y, m: taken.append(len(x)))
     n, steps = 1000, 60
     train(Linear(), (np.zeros((n, 1, 4), np.float32), np.zeros((n, 1), np.float32),
                      np.ones((n, 1), bool)), sample_rate=rate, steps=steps)

@@ -14,21 +14,22 @@ from conf.schema import PrivacyConfig
 from privacy.accounting import pld_epsilon, rdp_epsilon
 from privacy.grid import MAX_INFLATION, PlanImpossible
 from privacy.plan import PrivacyPlan
+from privacy.regions import MetricSums
 
 RARE = 1e-9
 
 
 def training(name: str = "noise_shares", *, epsilon: float = 3.0, rounds: int = 100,
-             quorum: int = 6, bits: int = 16, size: int = 30, histogram: int = 40,
+             quorum: int = 6, bits: int = 16, size: int = 30, metric: int = 40,
              customers: int = 400, **config: float) -> PrivacyPlan:
     return PrivacyPlan.training(
         PrivacyConfig(name=name, epsilon=epsilon, **config), rounds=rounds, quorum=quorum,
-        bits=bits, update_size=size, histogram_size=histogram, customers_bound=customers)
+        bits=bits, update_size=size, metric=MetricSums(metric, 1.0, 2.0), customers_bound=customers)
 
 
 def held_out(name: str = "noise_shares", epsilon: float = 3.0, bits: int = 16) -> PrivacyPlan:
     return PrivacyPlan.test(PrivacyConfig(name=name, epsilon=epsilon), quorum=6, bits=bits,
-                            histogram_size=40, customers_bound=100)
+                            metric=MetricSums(40, 1.0, 2.0), customers_bound=100)
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0, 8.0])
@@ -51,7 +52,7 @@ def test_the_test_release_has_its_own_epsilon(name: str) -> None:
     if name != "none":
         assert plan.epsilon(1) <= 3.0 * (1 + 1e-8)
         assert pld_epsilon(plan.event(1), plan.delta) == pytest.approx(plan.epsilon(1), rel=2e-3)
-    assert [region.name for region in plan.regions] == ["histogram_model", "histogram_naive"]
+    assert [region.name for region in plan.regions] == ["metric_model", "metric_naive"]
 
 
 def test_epsilon_grows_with_the_rounds_and_is_cheap() -> None:
@@ -80,7 +81,7 @@ def test_noise_follows_the_split_of_the_privacy_loss() -> None:
     loss = {region.name: region.noise_multiplier ** -2 for region in plan.regions}
     total = sum(loss.values())
     assert loss["update"] / total == pytest.approx(0.8)
-    assert loss["histogram"] / total == pytest.approx(0.16)
+    assert loss["metric"] / total == pytest.approx(0.16)
     assert loss["loss"] / total == pytest.approx(0.04)
 
 
@@ -157,7 +158,7 @@ def test_local_dp_covers_its_deltas() -> None:
     plan = PrivacyPlan.training(
         PrivacyConfig(name="local_dp", clip_norm=2.0, local_learning_rate=0.5, local_steps=5,
                       sample_rate=0.1), rounds=100, quorum=6, bits=16, update_size=30,
-        histogram_size=40, customers_bound=400, expected_customers=800)
+        metric=MetricSums(40, 1.0, 2.0), customers_bound=400, expected_customers=800)
     weight = 400 * 6 / 800
     noise = (math.sqrt(5) * 0.5 * plan.local_noise_multiplier * 2.0 * 6 / (0.1 * 800))
     assert plan.region("update").clamp >= 5 * 0.5 * 2.0 * weight + 6 * noise

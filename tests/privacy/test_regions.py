@@ -15,21 +15,22 @@ from conf.schema import PrivacyConfig
 from privacy.clipping import clip_and_sum
 from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
+from privacy.regions import MetricSums
 
 RARE = 1e-9
 
 
 def training(name: str = "noise_shares", *, epsilon: float = 3.0, rounds: int = 100,
-             quorum: int = 6, bits: int = 16, size: int = 30, histogram: int = 40,
+             quorum: int = 6, bits: int = 16, size: int = 30, metric: int = 40,
              customers: int = 400, **config: float) -> PrivacyPlan:
     return PrivacyPlan.training(
         PrivacyConfig(name=name, epsilon=epsilon, **config), rounds=rounds, quorum=quorum,
-        bits=bits, update_size=size, histogram_size=histogram, customers_bound=customers)
+        bits=bits, update_size=size, metric=MetricSums(metric, 1.0, 2.0), customers_bound=customers)
 
 
 def held_out(name: str = "noise_shares", epsilon: float = 3.0, bits: int = 16) -> PrivacyPlan:
     return PrivacyPlan.test(PrivacyConfig(name=name, epsilon=epsilon), quorum=6, bits=bits,
-                            histogram_size=40, customers_bound=100)
+                            metric=MetricSums(40, 1.0, 2.0), customers_bound=100)
 
 
 def sums_of(plan: PrivacyPlan, value: float) -> dict[str, NDArray[np.float64]]:
@@ -67,7 +68,7 @@ def test_leaving_one_customer_out_of_the_quantised_sum(
         rows: NDArray[np.float64], uniforms: NDArray[np.float64], left_out: int,
         customers: int) -> None:
     """From raw rows to integers, clamping included, within the worst case of the region."""
-    plan = training(size=8, histogram=8, customers=customers)
+    plan = training(size=8, metric=8, customers=customers)
     for region in plan.regions[:2]:
         def integers(values: NDArray[np.float64], region=region) -> NDArray[np.int64]:
             return region.quantise(clip_and_sum(values, region.clip_norm), Fixed(uniforms))
@@ -113,9 +114,9 @@ def test_values_stay_in_range_and_come_back_within_a_step(plan: PrivacyPlan) -> 
 
 def test_regions_keep_their_order_and_place() -> None:
     plan = training("none")
-    sums = {"loss": np.array([5.0]), "histogram": np.arange(40.0), "update": -np.arange(30.0)}
+    sums = {"loss": np.array([5.0]), "metric": np.arange(40.0), "update": -np.arange(30.0)}
     opened = plan.dequantise(plan.quantise(sums, NoiseSource()))
-    assert list(opened) == ["update", "histogram", "loss"]
+    assert list(opened) == ["update", "metric", "loss"]
     for name, values in sums.items():
         assert np.allclose(opened[name], values, atol=plan.region(name).step)
 
@@ -128,7 +129,7 @@ def test_clamping_is_at_the_public_bound() -> None:
 
 
 def test_random_rounding_is_unbiased() -> None:
-    plan = training(size=40_000, histogram=40, epsilon=8.0)
+    plan = training(size=40_000, metric=40, epsilon=8.0)
     region = plan.region("update")
     total = np.full(region.size, 10.3 * region.step)
     rounded = region.quantise(total, Silent())
@@ -138,8 +139,8 @@ def test_random_rounding_is_unbiased() -> None:
 
 @pytest.mark.parametrize("bad", [
     {}, {"update": np.zeros(30)},
-    {"update": np.zeros(31), "histogram": np.zeros(40), "loss": np.zeros(1)},
-    {"update": np.zeros(30), "histogram": np.zeros(40), "loss": np.zeros(1), "x": np.zeros(1)}])
+    {"update": np.zeros(31), "metric": np.zeros(40), "loss": np.zeros(1)},
+    {"update": np.zeros(30), "metric": np.zeros(40), "loss": np.zeros(1), "x": np.zeros(1)}])
 def test_other_regions_or_shapes_are_refused(bad: dict[str, NDArray[np.float64]]) -> None:
     with pytest.raises(ValueError, match="plan"):
         training().quantise(bad, NoiseSource())
@@ -160,7 +161,7 @@ def noise_of(plan: PrivacyPlan, partners: int, draws: int) -> Iterator[tuple[str
 
 @pytest.mark.parametrize("name", ["noise_shares", "local_dp"])
 def test_a_sum_without_the_colluders_shares_has_the_promised_noise(name: str) -> None:
-    plan = training(name, size=400, histogram=400)
+    plan = training(name, size=400, metric=400)
     for region_name, noise in noise_of(plan, plan.shares, 20):
         region = plan.region(region_name)
         promised = region.noise_multiplier * region.sensitivity

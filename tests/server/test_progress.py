@@ -11,7 +11,7 @@ from server.progress import Progress, short
 
 
 def run(stream: io.StringIO, rounds: int) -> list[str]:
-    with Progress(rounds, stream=stream) as progress:
+    with Progress(rounds, "val/auc", stream=stream) as progress:
         progress.stage("preparing data")
         progress.begin_rounds()
         for number in range(1, rounds + 1):
@@ -34,7 +34,7 @@ def test_a_terminal_gets_its_cursor_back_after_ctrl_c() -> None:
             return True
 
     out = Terminal()
-    with pytest.raises(KeyboardInterrupt), Progress(3, stream=out) as progress:
+    with pytest.raises(KeyboardInterrupt), Progress(3, "val/auc", stream=out) as progress:
         progress.begin_rounds()
         progress.round(1, {"val/auc": .7, "privacy/epsilon": math.inf, "cohort/refused": 1.0})
         raise KeyboardInterrupt

@@ -23,6 +23,7 @@ from privacy.clipping import clip_and_sum
 from privacy.local_dp import dp_sgd
 from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
+from privacy.regions import MetricSums
 
 CANARIES, ROUNDS, QUORUM, HONEST, EXAMPLES = 8000, 20, 4, 3, 5
 LOCAL_CANARIES = 1000
@@ -35,7 +36,8 @@ Contribution = Callable[[Vector, float], Vector]
 def plan_for(epsilon: float) -> PrivacyPlan:
     return PrivacyPlan.training(
         PrivacyConfig(epsilon=epsilon, delta=DELTA, metrics_share=0.01), rounds=ROUNDS,
-        quorum=QUORUM, bits=20, update_size=CANARIES, histogram_size=4, customers_bound=CANARIES)
+        quorum=QUORUM, bits=20, update_size=CANARIES, metric=MetricSums(4, 1.0, 2.0),
+        customers_bound=CANARIES)
 
 
 def epsilon_shown(scores: Vector, inside: NDArray[np.bool_]) -> float:
@@ -100,7 +102,7 @@ def audit(plan: PrivacyPlan, *, contribution: Contribution = clip_customers,
     for number in range(ROUNDS):
         # The server chooses the model, so it may turn the canaries' gradients around.
         sign = (-1) ** number
-        sums = (plan.quantise({"update": sign * signal, "histogram": np.zeros(4),
+        sums = (plan.quantise({"update": sign * signal, "metric": np.zeros(4),
                                "loss": np.zeros(1)}, noise)
                 for signal, noise in zip(signals, sources, strict=True))
         total = np.sum(list(sums), axis=0)
@@ -151,6 +153,10 @@ class Slope(nn.Module):
         return self.weight(features).squeeze(-1)
 
 
+def cross_entropy(outputs: torch.Tensor, goals: torch.Tensor) -> torch.Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(outputs, goals, reduction="none")
+
+
 @pytest.mark.parametrize(("fraction", "caught"), [(1.0, False), (0.3, True)])
 def test_local_training_is_as_private_as_it_says(fraction: float, caught: bool) -> None:
     """Full participation, 4 steps; the seeded bug adds a third of the noise."""
@@ -160,7 +166,8 @@ def test_local_training_is_as_private_as_it_says(fraction: float, caught: bool) 
     features = (10 * np.eye(size, dtype=np.float32))[inside][:, None, :]
     count = len(features)
     change = dp_sgd(
-        Slope(), features, np.ones((count, 1), np.float32), np.ones((count, 1), bool),
+        Slope(), cross_entropy, features, np.ones((count, 1), np.float32),
+        np.ones((count, 1), bool),
         steps=steps, sample_rate=1.0, noise_multiplier=fraction * sigma, clip_norm=1.0,
         learning_rate=1e-3, expected_customers=size)
     assert (epsilon_shown(change, inside) > epsilon) == caught
