@@ -11,18 +11,23 @@ import contextlib
 import hashlib
 import hmac
 import os
-import secrets
 import tempfile
 from pathlib import Path
 from typing import NoReturn, Self
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
 from encryption.parameters import CKKSParameters
 from encryption.types import Parameters
 from keyholder.seal_keys import new_secret_residues
+from keyholder.secret_bytes import Readable, SecretBytes, random_bytes, wipe
 
 _MAGIC = b"VEILKEY1"
 _FINGERPRINT_BYTES = _TAG_KEY_BYTES = _CHECK_BYTES = 32
-_FIXED_BYTES = len(_MAGIC) + _FINGERPRINT_BYTES + _TAG_KEY_BYTES + 4
+_TAG_KEY_AT = len(_MAGIC) + _FINGERPRINT_BYTES
+_LENGTH_AT = _TAG_KEY_AT + _TAG_KEY_BYTES
+_CIPHER_KEY_AT = _LENGTH_AT + 4
 _MAX_FILE_BYTES = 1 << 20
 
 
@@ -34,68 +39,69 @@ class SharedKey:
     """The cipher's secret key and the tag key, bound to one choice of parameters.
 
     ``key_id`` is public. Nothing secret shows in repr or str; pickling and copying are refused.
+    The secrets are overwritten by :meth:`close`, or when the last user of the key goes; what
+    cannot be wiped is listed in :mod:`keyholder.secret_bytes`.
     """
 
-    __slots__ = ("_cipher_key", "_tag_key", "fingerprint", "key_id")
+    __slots__ = ("_frame", "fingerprint", "key_id")
 
-    def __init__(self, fingerprint: str, tag_key: bytes, cipher_key: bytes) -> None:
-        self.fingerprint = fingerprint
-        self._tag_key = tag_key
-        self._cipher_key = cipher_key
-        secret = _frame(fingerprint, tag_key, cipher_key)
-        self.key_id = hmac.digest(tag_key, b"veilsum key id 1\0" + secret, "sha256")[:16].hex()
+    def __init__(self, frame: Readable) -> None:
+        """``frame``: the file without its closing checksum. Copied; the caller wipes its own."""
+        self._frame = SecretBytes(frame)
+        self.fingerprint = bytes(self._frame.view[len(_MAGIC) : _TAG_KEY_AT]).hex()
+        named = HMAC(self._tag_key, SHA256())
+        named.update(b"veilsum key id 1\0")
+        named.update(self._frame.view)
+        self.key_id = named.finalize()[:16].hex()
 
     @classmethod
     def generate(cls, parameters: Parameters) -> Self:
         """A fresh key from the operating system's randomness."""
-        cipher_key = b""
+        cipher_key = bytearray()
         if isinstance(parameters, CKKSParameters):
-            cipher_key = new_secret_residues(parameters)
-        return cls(parameters.fingerprint, secrets.token_bytes(_TAG_KEY_BYTES), cipher_key)
+            cipher_key += new_secret_residues(parameters)
+        frame = bytearray(_CIPHER_KEY_AT + len(cipher_key))
+        frame[:_TAG_KEY_AT] = _MAGIC + bytes.fromhex(parameters.fingerprint)
+        random_bytes(memoryview(frame)[_TAG_KEY_AT:_LENGTH_AT])
+        frame[_LENGTH_AT:_CIPHER_KEY_AT] = len(cipher_key).to_bytes(4, "little")
+        frame[_CIPHER_KEY_AT:] = cipher_key
+        try:
+            return cls(frame)
+        finally:
+            wipe(frame)
+            wipe(cipher_key)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a key file. Raises KeyFileError, which names the file but none of its content."""
         path = Path(path)
+        content = bytearray(_MAX_FILE_BYTES)
         try:
-            with path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES)
+            with path.open("rb", buffering=0) as file:
+                size = file.readinto(content)
+            return cls(_checked(memoryview(content)[:size]))
         except FileNotFoundError:
             raise KeyFileError(f"there is no key file {path}; copy the federation's key there"
                                ) from None
         except OSError as error:
             raise KeyFileError(f"the key file {path} cannot be read: {error.strerror}") from None
-        try:
-            return cls._parse(content)
         except KeyFileError as error:
             raise KeyFileError(f"{path}: {error}") from None
-
-    @classmethod
-    def _parse(cls, content: bytes) -> Self:
-        if not content.startswith(_MAGIC):
-            raise KeyFileError("not a key file of this version; copy the federation's key again")
-        frame, check = content[:-_CHECK_BYTES], content[-_CHECK_BYTES:]
-        if len(frame) < _FIXED_BYTES or hashlib.sha256(frame).digest() != check:
-            raise KeyFileError("truncated or damaged; copy the federation's key again")
-        rest = frame[len(_MAGIC) :]
-        fingerprint, rest = rest[:_FINGERPRINT_BYTES], rest[_FINGERPRINT_BYTES:]
-        tag_key, rest = rest[:_TAG_KEY_BYTES], rest[_TAG_KEY_BYTES:]
-        if int.from_bytes(rest[:4], "little") != len(rest) - 4:
-            raise KeyFileError("truncated or damaged; copy the federation's key again")
-        return cls(fingerprint.hex(), tag_key, rest[4:])
+        finally:
+            wipe(content)
 
     def save(self, path: str | Path) -> None:
         """Write the key so that only this user can read it: whole or not at all.
 
         Raises FileExistsError rather than replace a key, OSError.
         """
-        path = Path(path)
-        frame = _frame(self.fingerprint, self._tag_key, self._cipher_key)
+        path, frame = Path(path), self._frame.view
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # mode 0600
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(frame + hashlib.sha256(frame).digest())
-                file.flush()
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                if file.write(frame) + file.write(hashlib.sha256(frame).digest()) != (
+                        len(frame) + _CHECK_BYTES):
+                    raise OSError(f"{path} was written in part; is the disk full?")
                 os.fsync(file.fileno())
             path.hardlink_to(temporary)  # fails where the file exists, unlike a rename
         except FileExistsError:
@@ -104,6 +110,10 @@ class SharedKey:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
+
+    def close(self) -> None:
+        """Overwrite the secrets in memory. Whatever still uses the key raises SecretWiped."""
+        self._frame.close()
 
     def check_fits(self, parameters: Parameters) -> None:
         """Raises KeyFileError if the key was made for other parameters."""
@@ -116,9 +126,13 @@ class SharedKey:
         """32 secret bytes for one purpose, by HMAC-SHA256 under the tag key."""
         return hmac.digest(self._tag_key, b"veilsum derive 1\0" + purpose, "sha256")
 
-    def cipher_key(self) -> bytes:
-        """The cipher's secret key. For this package only."""
-        return self._cipher_key
+    def cipher_key(self) -> memoryview:
+        """The cipher's secret key, in place. For this package only."""
+        return self._frame.view[_CIPHER_KEY_AT:]
+
+    @property
+    def _tag_key(self) -> memoryview:
+        return self._frame.view[_TAG_KEY_AT:_LENGTH_AT]
 
     def __repr__(self) -> str:
         return f"SharedKey(key_id={self.key_id!r})"
@@ -127,6 +141,14 @@ class SharedKey:
         raise TypeError("a SharedKey is never pickled or copied; use save and load")
 
 
-def _frame(fingerprint: str, tag_key: bytes, cipher_key: bytes) -> bytes:
-    return b"".join((_MAGIC, bytes.fromhex(fingerprint), tag_key,
-                     len(cipher_key).to_bytes(4, "little"), cipher_key))
+def _checked(content: memoryview) -> memoryview:
+    """A key file -> its frame. Raises KeyFileError."""
+    if content[: len(_MAGIC)] != _MAGIC:
+        raise KeyFileError("not a key file of this version; copy the federation's key again")
+    frame, check = content[:-_CHECK_BYTES], content[-_CHECK_BYTES:]
+    if len(frame) < _CIPHER_KEY_AT or hashlib.sha256(frame).digest() != check:
+        raise KeyFileError("truncated or damaged; copy the federation's key again")
+    length = int.from_bytes(frame[_LENGTH_AT:_CIPHER_KEY_AT], "little")
+    if length != len(frame) - _CIPHER_KEY_AT:
+        raise KeyFileError("truncated or damaged; copy the federation's key again")
+    return frame

@@ -66,7 +66,7 @@ def test_nothing_secret_shows(key: SharedKey, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("x").info("%s %r", key, [key])
     shown = f"{key} {key!r} {vars(type(key))} {caplog.text}"
-    for secret in (key._tag_key, key._cipher_key[:32]):
+    for secret in (bytes(key._tag_key), bytes(key.cipher_key()[:32])):
         if secret:
             assert secret.hex() not in shown and repr(secret)[2:-1] not in shown
     assert repr(key) == f"SharedKey(key_id='{key.key_id}')"
@@ -81,14 +81,14 @@ def test_keys_are_not_pickled_or_copied(key: SharedKey, use: Callable) -> None:
 def test_keys_differ() -> None:
     parameters = choose_parameters("shared_key", 6, 16)
     keys = [SharedKey.generate(parameters) for _ in range(3)]
-    assert len({one.key_id for one in keys}) == len({one._cipher_key for one in keys}) == 3
+    assert len({one.key_id for one in keys}) == len({bytes(one.cipher_key()) for one in keys}) == 3
 
 
 def test_the_secret_is_ternary() -> None:
     """What SEAL drew is what the file holds: encrypting and opening need nothing else."""
     parameters = choose_parameters("shared_key", 6, 16)
     key = SharedKey.generate(parameters)
-    residues = np.frombuffer(key._cipher_key, "<u8")
+    residues = np.frombuffer(key.cipher_key(), "<u8")
     assert residues.shape == (4096,) and residues.max() < parameters.prime
     assert len(np.unique(residues)) > 4000  # NTT form
 
