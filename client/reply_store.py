@@ -1,5 +1,9 @@
 """Replies kept on the partner's disk: asked again, the same bytes go out, never a second
-encryption of another draw of noise for one round."""
+encryption of another draw of noise for one round.
+
+A file: SHA-256 of the rest (32), number of blocks (4, little-endian), then each block's length (8)
+and bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,15 @@ from pathlib import Path
 from encryption.types import Refused, RoundId
 
 _KEEP = 2
+_CHECK_BYTES = 32
 
 
 class RoundAlreadyAnswered(Refused):
     """The round was answered and its bytes are gone; answering anew would break privacy."""
+
+
+class ReplyDamaged(Refused):
+    """The stored reply is not what was written; answering anew would break privacy."""
 
 
 class ReplyStore:
@@ -25,7 +34,8 @@ class ReplyStore:
 
     def get(self, round_id: RoundId) -> tuple[bytes, ...] | None:
         """The stored blocks, or None for a round never answered. Raises RoundAlreadyAnswered
-        for a round at or below the newest answered one whose bytes are no longer kept."""
+        for a round at or below the newest answered one whose bytes are no longer kept, and
+        ReplyDamaged."""
         path = self._path(round_id)
         if path.exists():
             return _unpack(path.read_bytes())
@@ -44,12 +54,13 @@ class ReplyStore:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folders(path.parent, self._folder)
         for old in sorted(self._answered(round_id))[:-_KEEP]:
             self._path(RoundId(round_id.run, old)).unlink(missing_ok=True)
 
     def _answered(self, round_id: RoundId) -> list[int]:
         folder = self._path(round_id).parent
-        return [int(path.stem) for path in folder.glob("*.blocks")] if folder.is_dir() else []
+        return [int(path.stem) for path in folder.glob("[0-9]*.blocks") if path.stem.isdecimal()]
 
     def _path(self, round_id: RoundId) -> Path:
         run = hashlib.sha256(round_id.run.encode()).hexdigest()[:32]
@@ -57,15 +68,30 @@ class ReplyStore:
 
 
 def _pack(blocks: tuple[bytes, ...]) -> bytes:
-    return b"".join([struct.pack("<I", len(blocks)),
+    body = b"".join([struct.pack("<I", len(blocks)),
                      *(struct.pack("<Q", len(block)) + block for block in blocks)])
+    return hashlib.sha256(body).digest() + body
 
 
 def _unpack(stored: bytes) -> tuple[bytes, ...]:
-    (count,) = struct.unpack_from("<I", stored)
+    """Raises ReplyDamaged. Past the check the lengths are those that were written."""
+    check, body = stored[:_CHECK_BYTES], stored[_CHECK_BYTES:]
+    if hashlib.sha256(body).digest() != check:
+        raise ReplyDamaged("the stored reply of this round is damaged")
+    (count,) = struct.unpack_from("<I", body)
     blocks, at = [], 4
     for _ in range(count):
-        (length,) = struct.unpack_from("<Q", stored, at)
-        blocks.append(stored[at + 8 : at + 8 + length])
+        (length,) = struct.unpack_from("<Q", body, at)
+        blocks.append(body[at + 8 : at + 8 + length])
         at += 8 + length
     return tuple(blocks)
+
+
+def _sync_folders(*folders: Path) -> None:
+    """A name that a power failure takes back would let the round be answered anew."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

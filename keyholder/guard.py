@@ -74,8 +74,10 @@ class OpeningGuard:
         path = self._answer_path(claim.round_id)
         if not path.exists():
             return None
-        values = np.frombuffer(path.read_bytes(), "<i8").astype(np.int64)
-        return OpenedSum(values, claim.partners)
+        content = path.read_bytes()
+        if len(content) % 8:
+            return None  # damaged; the same claim may be opened again
+        return OpenedSum(np.frombuffer(content, "<i8").astype(np.int64), claim.partners)
 
     def _answer_path(self, round_id: RoundId) -> Path:
         return self._root / "answers" / _name(round_id)

@@ -222,14 +222,15 @@ def _head(content: RecordDict) -> ConfigRecord:
     if head.get("protocol") != PROTOCOL:
         raise Refused(f"the message speaks another protocol than {PROTOCOL}")
     if "refused" in head:
-        reason = _text(head, "refused")
-        raise PartnerRefused(reason if reason.isidentifier() and len(reason) < 60 else "Unknown")
+        reason = head["refused"]
+        word = isinstance(reason, str) and len(reason) < 60 and reason.isidentifier()
+        raise PartnerRefused(str(reason) if word else "Unknown")
     return head
 
 
 def _text(head: ConfigRecord, key: str) -> str:
     value = head.get(key)
-    if not isinstance(value, str) or len(value) > 200:
+    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
         raise Refused(f"the message's {key} is not a short text")
     return value
 
