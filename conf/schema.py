@@ -133,7 +133,7 @@ class EncryptionConfig:
     opening: str = "revealed"
 
     def validate(self) -> None:
-        _one_of(self.name, "encryption", ("shared_key", "plaintext"))
+        _one_of(self.name, "encryption", ("shared_key", "shared_key_rlwe", "plaintext"))
         _one_of(self.opening, "encryption.opening", ("revealed",))
         _require(8 <= self.bits <= 20, "encryption.bits", f"must lie in 8..20, got {self.bits}")
 

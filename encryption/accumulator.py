@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
-from encryption.ciphertext import MemoryFile, dump_sum, load_fresh, seal_context
+from encryption import rlwe
+from encryption.ciphertext import MemoryFile, dump_sum, fresh_bytes, load_fresh, seal_context
+from encryption.ckks import CKKSParameters
 from encryption.control import ControlLayout
-from encryption.parameters import CKKSParameters
+from encryption.parallel import each
+from encryption.rlwe import RLWEParameters
 from encryption.types import Accumulator, Parameters, Refused
-from encryption.wire import Kind, check_count, header, parse_body
+from encryption.wire import (
+    Kind,
+    Place,
+    check_count,
+    frame,
+    pack_bits,
+    packed_bytes,
+    parse,
+    unpack_bits,
+)
 
 
-def make_accumulator(parameters: Parameters, blocks: int) -> Accumulator:
-    """An empty sum of updates of ``blocks`` blocks."""
+def make_accumulator(parameters: Parameters, blocks: int, round_number: int | None = None
+                     ) -> Accumulator:
+    """An empty sum of updates of ``blocks`` blocks of one round (None: of the round that the
+    first update belongs to)."""
     if blocks < 1:
         raise ValueError("an update has at least one block")
     if isinstance(parameters, CKKSParameters):
-        return CKKSAccumulator(parameters, blocks)
-    return PlaintextAccumulator(parameters, blocks)
+        return _CKKSAccumulator(parameters, blocks, round_number)
+    if isinstance(parameters, RLWEParameters):
+        return _RLWEAccumulator(parameters, blocks, round_number)
+    return _PlaintextAccumulator(parameters, blocks, round_number)
 
 
 def blocks_needed(layout: ControlLayout) -> int:
@@ -39,91 +56,149 @@ def digest(blocks: Sequence[bytes]) -> bytes:
     return state.digest()
 
 
-class CKKSAccumulator:
-    """Sum of fresh ciphertexts. Memory: the sum, plus one client's ciphertexts during a fold."""
+class _Sum(ABC):
+    """What all suites have in common: who is in, and that a fold is whole or nothing."""
 
-    def __init__(self, parameters: CKKSParameters, blocks: int) -> None:
-        self._parameters = parameters
-        self._blocks = blocks
-        self._sums: list[seal.Ciphertext] = []
-        self._evaluator = seal.Evaluator(seal_context(parameters))
-        self._count = 0
+    def __init__(self, blocks: int, round_number: int | None, max_clients: int) -> None:
+        self._blocks, self._round, self._most = blocks, round_number, max_clients
+        self._clients: set[int] = set()
 
     @property
     def count(self) -> int:
-        return self._count
+        return len(self._clients)
 
-    def fold(self, blocks: Sequence[bytes]) -> None:
-        """Add one client's fresh blocks. Raises Refused and changes nothing if one is
-        malformed, if their number is not the agreed one or if max_clients are in already."""
-        _check_room(self._count, self._parameters)
+    def fold(self, blocks: Sequence[bytes], client: int | None = None) -> None:
+        """Add one client's fresh blocks. Raises Refused and changes nothing if one is malformed
+        or belongs elsewhere: to another round, to another client than ``client`` (None: whoever
+        the blocks name), to one that is in the sum already."""
+        if self.count >= self._most:
+            raise Refused("the sum already holds as many updates as its parameters allow")
         check_count(blocks, self._blocks)
+        parsed = [self._parse(block, index) for index, block in enumerate(blocks)]
+        first = parsed[0][0]
+        if any((place.round, place.client) != (first.round, first.client) for place, _ in parsed):
+            raise Refused("the blocks of an update name different rounds or clients")
+        if self._round not in (None, first.round):
+            raise Refused("the blocks belong to another round")
+        if client not in (None, first.client) or first.client >= self._most:
+            raise Refused("the blocks belong to another client")
+        if first.client in self._clients:
+            raise Refused("the sum already holds an update of this client")
+        self._add([body for _, body in parsed])
+        self._round = first.round
+        self._clients.add(first.client)
+
+    def finish(self) -> tuple[bytes, ...]:
+        """The summed blocks. Raises ValueError if nothing was folded."""
+        if self._round is None or not self._clients:
+            raise ValueError("nothing was folded; wait for at least one update")
+        return self._dump(self._round)
+
+    @abstractmethod
+    def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
+        """Raises Refused."""
+
+    @abstractmethod
+    def _add(self, bodies: Sequence[memoryview]) -> None:
+        """All or nothing. Raises Refused."""
+
+    @abstractmethod
+    def _dump(self, number: int) -> tuple[bytes, ...]: ...
+
+
+class _CKKSAccumulator(_Sum):
+    """Memory: the sum, plus one client's ciphertexts during a fold."""
+
+    def __init__(self, parameters: CKKSParameters, blocks: int, round_number: int | None) -> None:
+        super().__init__(blocks, round_number, parameters.max_clients)
+        self._parameters = parameters
+        self._sums: list[seal.Ciphertext] = []
+        self._evaluator = seal.Evaluator(seal_context(parameters))
+
+    def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
+        return parse(block, self._parameters, Kind.FRESH, index, self._blocks,
+                     fresh_bytes(self._parameters))
+
+    def _add(self, bodies: Sequence[memoryview]) -> None:
         with MemoryFile() as file:
-            fresh = [load_fresh(block, self._parameters, index, self._blocks, file)
-                     for index, block in enumerate(blocks)]
+            fresh = [load_fresh(body, self._parameters, file) for body in bodies]
         if self._sums:
             for total, one in zip(self._sums, fresh, strict=True):
                 self._evaluator.add_inplace(total, one)
         else:
             self._sums = fresh
-        self._count += 1
 
-    def finish(self) -> tuple[bytes, ...]:
-        """The summed blocks. Raises ValueError if nothing was folded."""
-        _check_some(self._count)
+    def _dump(self, number: int) -> tuple[bytes, ...]:
         with MemoryFile() as file:
-            return tuple(dump_sum(total, self._parameters, index, self._blocks, file)
-                         for index, total in enumerate(self._sums))
+            return tuple(
+                dump_sum(total, self._parameters,
+                         Place.of_sum(Kind.SUM, number, index, self._blocks), file)
+                for index, total in enumerate(self._sums))
 
 
-class PlaintextAccumulator:
+class _RLWEAccumulator(_Sum):
+    """Memory: the sum, plus one block. Any body of the right size is a ciphertext, so that
+    nothing can fail once the headers are read, and each block is added as it is expanded."""
+
+    def __init__(self, parameters: RLWEParameters, blocks: int, round_number: int | None) -> None:
+        super().__init__(blocks, round_number, parameters.max_clients)
+        self._parameters = parameters
+        self._c0 = np.zeros((blocks, rlwe.RING_DEGREE), np.uint64)
+        self._c1 = np.zeros((blocks, rlwe.RING_DEGREE), np.uint64)
+
+    def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
+        size = rlwe.SEED_BYTES + packed_bytes(rlwe.RING_DEGREE, self._parameters.kept_bits)
+        return parse(block, self._parameters, Kind.FRESH, index, self._blocks, size)
+
+    def _add(self, bodies: Sequence[memoryview]) -> None:
+        def add(index: int) -> None:
+            seed, rest = bodies[index][: rlwe.SEED_BYTES], bodies[index][rlwe.SEED_BYTES :]
+            self._c0[index] += unpack_bits(rest, rlwe.RING_DEGREE, self._parameters.kept_bits)
+            self._c1[index] += rlwe.uniform(seed)
+
+        each(add, len(bodies))
+
+    def _dump(self, number: int) -> tuple[bytes, ...]:
+        kept, cut = self._parameters.kept_bits, self._parameters.sum_cut
+        below = np.uint64(2**kept - 1)
+        return tuple(
+            frame(self._parameters, Place.of_sum(Kind.SUM, number, index, self._blocks),
+                  pack_bits(c0 & below, kept),
+                  pack_bits(rlwe.drop(c1, cut), rlwe.MODULUS_BITS - cut))
+            for index, (c0, c1) in enumerate(zip(self._c0, self._c1, strict=True)))
+
+
+class _PlaintextAccumulator(_Sum):
     """Sum of words, refusing what no client may send, as the oracle of the encrypted suites."""
 
-    def __init__(self, parameters: Parameters, blocks: int) -> None:
+    def __init__(self, parameters: Parameters, blocks: int, round_number: int | None) -> None:
+        super().__init__(blocks, round_number, parameters.max_clients)
         self._parameters = parameters
         self._sums = np.zeros((blocks, parameters.values_per_block), np.int64)
-        self._count = 0
 
-    @property
-    def count(self) -> int:
-        return self._count
+    def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
+        return parse_words(block, self._parameters, Kind.FRESH_WORDS, index, self._blocks)
 
-    def fold(self, blocks: Sequence[bytes]) -> None:
-        """Add one client's fresh words. Raises Refused and changes nothing if malformed."""
-        _check_room(self._count, self._parameters)
-        check_count(blocks, len(self._sums))
+    def _add(self, bodies: Sequence[memoryview]) -> None:
         half = 1 << (self._parameters.bits - 1)
-        fresh = parse_words(blocks, self._parameters, Kind.FRESH_WORDS)
+        fresh = np.stack([np.frombuffer(body, "<i4") for body in bodies]).astype(np.int64)
         if fresh.min() < -half or fresh.max() >= half:
             raise Refused("a block holds a digit outside its range")
         self._sums += fresh
-        self._count += 1
 
-    def finish(self) -> tuple[bytes, ...]:
-        """The summed blocks. Raises ValueError if nothing was folded."""
-        _check_some(self._count)
-        return dump_words(self._sums, self._parameters, Kind.SUM_WORDS)
-
-
-def parse_words(blocks: Sequence[bytes], parameters: Parameters, kind: Kind) -> NDArray[np.int64]:
-    """Blocks of words -> (blocks, values_per_block) digits. Raises Refused."""
-    return np.stack([
-        np.frombuffer(parse_body(block, parameters, kind, index, len(blocks)), "<i4")
-        for index, block in enumerate(blocks)]).astype(np.int64)
+    def _dump(self, number: int) -> tuple[bytes, ...]:
+        return tuple(
+            dump_words(row, self._parameters,
+                       Place.of_sum(Kind.SUM_WORDS, number, index, self._blocks))
+            for index, row in enumerate(self._sums))
 
 
-def dump_words(digits: NDArray[np.int64], parameters: Parameters, kind: Kind
-               ) -> tuple[bytes, ...]:
-    """(blocks, values_per_block) digits within 32 bits -> blocks of words."""
-    return tuple(header(parameters, kind, index, len(digits)) + row.astype("<i4").tobytes()
-                 for index, row in enumerate(digits))
+def parse_words(block: bytes, parameters: Parameters, kind: Kind, index: int, count: int
+                ) -> tuple[Place, memoryview]:
+    """Place and body, (values_per_block,) words, of one block. Raises Refused."""
+    return parse(block, parameters, kind, index, count, 4 * parameters.values_per_block)
 
 
-def _check_room(count: int, parameters: Parameters) -> None:
-    if count >= parameters.max_clients:
-        raise Refused("the sum already holds as many updates as its parameters allow")
-
-
-def _check_some(count: int) -> None:
-    if not count:
-        raise ValueError("nothing was folded; wait for at least one update")
+def dump_words(digits: NDArray[np.int64], parameters: Parameters, place: Place) -> bytes:
+    """(values_per_block,) digits within 32 bits -> one block of words."""
+    return frame(parameters, place, digits.astype("<i4").tobytes())

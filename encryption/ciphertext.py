@@ -19,17 +19,11 @@ import numpy as np
 import tenseal.sealapi as seal
 import zstandard
 
-from encryption.parameters import CKKSParameters
+from encryption.ckks import CKKSParameters
 from encryption.types import Refused
-from encryption.wire import (
-    SEED_BYTES,
-    Kind,
-    Words,
-    header,
-    pack_residues,
-    parse_body,
-    unpack_residues,
-)
+from encryption.wire import Kind, Place, Words, frame, pack_bits, packed_bytes, parse, unpack_bits
+
+SEED_BYTES = 64
 
 _SEAL_HEADER = struct.Struct("<HBBBBHQ")
 _SEAL_MAGIC, _BLAKE2XB = 0xA15E, 1
@@ -111,7 +105,7 @@ def _prefix(parameters: CKKSParameters, words: int) -> bytes:
     return metadata + seal_header(8 + 8 * words) + words.to_bytes(8, "little")
 
 
-def dump_fresh(encrypted: seal.Ciphertext, parameters: CKKSParameters, index: int, count: int,
+def dump_fresh(encrypted: seal.Ciphertext, parameters: CKKSParameters, place: Place,
                file: MemoryFile) -> bytes:
     """What a seeded symmetric encryption returned -> one block of kind FRESH."""
     encrypted.save(file.path)
@@ -119,40 +113,52 @@ def dump_fresh(encrypted: seal.Ciphertext, parameters: CKKSParameters, index: in
     seeded = _SEAL_HEADER.size + 1 + SEED_BYTES
     body = seal_body(file.read(), _PREFIX_BYTES + words + seeded)
     residues = np.frombuffer(body, "<u8", parameters.ring_degree, _PREFIX_BYTES)
-    return (header(parameters, Kind.FRESH, index, count) + body[-SEED_BYTES:]
-            + pack_residues(residues, parameters.prime_bits))
+    return frame(parameters, place, body[-SEED_BYTES:], pack_bits(residues, parameters.prime_bits))
 
 
-def load_fresh(block: bytes, parameters: CKKSParameters, index: int, count: int,
-               file: MemoryFile) -> seal.Ciphertext:
-    """One block of kind FRESH -> ciphertext with both polynomials. Raises Refused."""
-    body = parse_body(block, parameters, Kind.FRESH, index, count)
-    residues = unpack_residues(body[SEED_BYTES:], parameters.prime_bits, parameters.prime)
+def fresh_bytes(parameters: CKKSParameters) -> int:
+    """Size of the body of a block of kind FRESH."""
+    return SEED_BYTES + packed_bytes(parameters.ring_degree, parameters.prime_bits)
+
+
+def load_fresh(body: memoryview, parameters: CKKSParameters, file: MemoryFile) -> seal.Ciphertext:
+    """The body of a block of kind FRESH -> ciphertext with both polynomials. Raises Refused."""
+    residues = _residues(body[SEED_BYTES:], parameters, parameters.ring_degree)
     seed = seal_header(1 + SEED_BYTES) + bytes((_BLAKE2XB,)) + bytes(body[:SEED_BYTES])
     return _load(parameters, residues, seed, file)
 
 
-def dump_sum(ciphertext: seal.Ciphertext, parameters: CKKSParameters, index: int, count: int,
+def dump_sum(ciphertext: seal.Ciphertext, parameters: CKKSParameters, place: Place,
              file: MemoryFile) -> bytes:
     """A ciphertext with both polynomials -> one block of kind SUM."""
     ciphertext.save(file.path)
     words = 2 * parameters.ring_degree
     body = seal_body(file.read(), _PREFIX_BYTES + 8 * words)
     residues = np.frombuffer(body, "<u8", words, _PREFIX_BYTES)
-    return (header(parameters, Kind.SUM, index, count)
-            + pack_residues(residues, parameters.prime_bits))
+    return frame(parameters, place, *(pack_bits(part, parameters.prime_bits)
+                                      for part in residues.reshape(2, -1)))
 
 
-def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int) -> Words:
-    """(2 N,) residues of a block of kind SUM. Raises Refused."""
-    body = parse_body(block, parameters, Kind.SUM, index, count)
-    return unpack_residues(body, parameters.prime_bits, parameters.prime)
+def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int
+              ) -> tuple[Place, Words]:
+    """Place and (2 N,) residues of a block of kind SUM. Raises Refused."""
+    size = packed_bytes(parameters.ring_degree, parameters.prime_bits)
+    place, body = parse(block, parameters, Kind.SUM, index, count, 2 * size)
+    return place, np.concatenate([_residues(part, parameters, parameters.ring_degree)
+                                  for part in (body[:size], body[size:])])
 
 
 def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int,
              file: MemoryFile) -> seal.Ciphertext:
     """One block of kind SUM -> ciphertext. Raises Refused."""
-    return _load(parameters, parse_sum(block, parameters, index, count), b"", file)
+    return _load(parameters, parse_sum(block, parameters, index, count)[1], b"", file)
+
+
+def _residues(body: memoryview, parameters: CKKSParameters, count: int) -> Words:
+    residues = unpack_bits(body, count, parameters.prime_bits)
+    if int(residues.max()) >= parameters.prime:
+        raise Refused("a block holds a residue that is not below the prime")
+    return residues
 
 
 def _load(parameters: CKKSParameters, residues: Words, seed: bytes, file: MemoryFile

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encryption.parameters import CKKSParameters
+from encryption.ckks import CKKSParameters
 
 
 def pack(digits: NDArray[np.int64], parameters: CKKSParameters) -> NDArray[np.complex128]:

@@ -51,6 +51,9 @@ class Parameters(Protocol):
     @property
     def suite(self) -> str: ...
     @property
+    def suite_code(self) -> int:
+        """The suite's number on the wire."""
+    @property
     def bits(self) -> int: ...
     @property
     def max_clients(self) -> int: ...
@@ -66,8 +69,10 @@ class Accumulator(Protocol):
     @property
     def count(self) -> int: ...
 
-    def fold(self, blocks: Sequence[bytes]) -> None:
-        """Add one client's blocks. Raises Refused and changes nothing if any is malformed."""
+    def fold(self, blocks: Sequence[bytes], client: int | None = None) -> None:
+        """Add the blocks of one client, its place in the federation's list (None: of whichever
+        the blocks name). Raises Refused and changes nothing if any is malformed, of another
+        round or client, or if the client is in the sum already."""
 
     def finish(self) -> tuple[bytes, ...]:
         """The summed blocks, to be sent to the opener."""

@@ -1,43 +1,59 @@
-"""Bytes of one block, version 1. No length is ever read from them; all integers little-endian.
+"""Bytes of one block, version 2. No length is ever read from them; all integers little-endian.
 
 ==========  ====  =======================================================================
 offset      size  content
 ==========  ====  =======================================================================
 0           4     magic ``VEIL``
-4           1     version, 1
+4           1     version, 2
 5           1     kind: 1 fresh ciphertext, 2 summed ciphertext, 3 fresh words, 4 summed words
-6           2     zero
+6           1     suite: 0 plaintext, 1 shared_key (CKKS), 2 shared_key_rlwe
+7           1     zero
 8           16    first 16 bytes of the parameters' SHA-256 fingerprint
-24          4     index of the block in its update, from 0
-28          4     number of blocks of the update
-32          ...   body
+24          4     round
+28          4     client: place in the federation's list of partners; 2^32 - 1 in a sum
+32          4     index of the block in its update, from 0
+36          4     number of blocks of the update
+40          24    first 24 bytes of SHA-256 over bytes 0..39 and the body
+64          ...   body
 ==========  ====  =======================================================================
 
-Bodies, N the ring degree, b the bits of the prime:
+The digest finds transport damage before a block is added, where it costs one reply; the tags would
+find it after opening, where it costs the run. It is no protection against an attacker.
 
-- kind 1: the 64-byte seed of SEAL's Blake2xb generator, which expands to c1; then c0;
-- kind 2: c0, then c1;
+Bodies, N the ring degree:
+
+- kind 1, suite 1: the 64-byte seed of SEAL's Blake2xb generator, which expands to c1; then c0;
+- kind 1, suite 2: the 32-byte AES-256 key whose counter stream is c1; then the kept bits of c0;
+- kind 2: c0 (suite 2: its kept bits), then c1;
 - kinds 3 and 4: ``values_per_block`` signed 32-bit digits.
 
-A polynomial is its N residues in the order SEAL keeps them (transformed, NTT), each below the
-prime, in N b / 8 bytes: residues 2j and 2j+1 make the integer r(2j) + 2^b r(2j+1), written in b/4
-bytes.
+A polynomial is N numbers of b bits in *planes*: b is written as a sum of distinct powers of two
+from 64 down to 1, and for each power w in that order comes a plane with the next w bits of every
+number, lowest bits first. Planes of 8 bits and more hold one number after the other; narrower ones
+hold 8/w numbers in a byte: byte j holds number j of each of the 8/w equal parts of the plane, the
+first part in its lowest bits. So b = 50 gives planes of 32, 16 and 2 bits, and b = 64 is one plane
+of 64. N is a multiple of 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encryption.parameters import CKKSParameters
 from encryption.types import Parameters, Refused
 
-MAGIC, VERSION = b"VEIL", 1
-HEADER_BYTES, SEED_BYTES = 32, 64
+MAGIC, VERSION = b"VEIL", 2
+HEADER_BYTES = 64
+_DIGEST_AT, _DIGEST_BYTES = 40, 24
+SUM_CLIENT = 2**32 - 1
 Words = NDArray[np.uint64]
+_PLANES = (64, 32, 16, 8, 4, 2, 1)
+_DTYPES = {64: np.dtype("<u8"), 32: np.dtype("<u4"), 16: np.dtype("<u2"), 8: np.dtype("u1")}
 
 
 class Kind(IntEnum):
@@ -47,19 +63,65 @@ class Kind(IntEnum):
     SUM_WORDS = 4
 
 
-def header(parameters: Parameters, kind: Kind, index: int, count: int) -> bytes:
-    """The 32 bytes that a block with this place must start with."""
+@dataclass(frozen=True)
+class Place:
+    """Where a block belongs. ``client``: index in the federation's list, or SUM_CLIENT."""
+
+    kind: Kind
+    round: int
+    client: int
+    index: int
+    count: int
+
+    @classmethod
+    def of_sum(cls, kind: Kind, number: int, index: int, count: int) -> Place:
+        return cls(kind, number, SUM_CLIENT, index, count)
+
+
+def frame(parameters: Parameters, place: Place, *body: bytes | memoryview) -> bytes:
+    """One block: header and body."""
+    start = _start(parameters, place)
+    return b"".join((start, _digest(start, body), *body))
+
+
+def parse(block: bytes, parameters: Parameters, kind: Kind, index: int, count: int,
+          body_bytes: int) -> tuple[Place, memoryview]:
+    """The place and the body of a block that must be of this kind and size, at this index of an
+    update of ``count`` blocks. Raises Refused."""
+    if not isinstance(block, bytes):
+        raise Refused("a block is not bytes")
+    if len(block) != HEADER_BYTES + body_bytes:
+        raise Refused("a block of another size than its parameters give")
+    number, client = (int.from_bytes(block[at : at + 4], "little") for at in (24, 28))
+    if (client == SUM_CLIENT) != (kind in (Kind.SUM, Kind.SUM_WORDS)):
+        raise Refused("a block has another client than expected")
+    place = Place(kind, number, client, index, count)
+    start, body = _start(parameters, place), memoryview(block)[HEADER_BYTES:]
+    for name, first, last in _FIELDS:
+        if block[first:last] != start[first:last]:
+            raise Refused(f"a block has another {name} than expected")
+    if block[_DIGEST_AT:HEADER_BYTES] != _digest(start, (body,)):
+        raise Refused("a block was damaged on its way")
+    return place, body
+
+
+_FIELDS = (("magic", 0, 4), ("format version", 4, 5), ("kind", 5, 6), ("suite", 6, 8),
+           ("parameter fingerprint", 8, 24), ("place in its update", 32, 40))
+
+
+def _start(parameters: Parameters, place: Place) -> bytes:
+    numbers = (place.round, place.client, place.index, place.count)
     return b"".join((
-        MAGIC, bytes((VERSION, kind, 0, 0)), bytes.fromhex(parameters.fingerprint)[:16],
-        index.to_bytes(4, "little"), count.to_bytes(4, "little")))
+        MAGIC, bytes((VERSION, place.kind, parameters.suite_code, 0)),
+        bytes.fromhex(parameters.fingerprint)[:16],
+        *(number.to_bytes(4, "little") for number in numbers)))
 
 
-def body_bytes(parameters: Parameters, kind: Kind) -> int:
-    """Exact size of a body."""
-    if isinstance(parameters, CKKSParameters):
-        size = parameters.bytes_per_polynomial
-        return {Kind.FRESH: SEED_BYTES + size, Kind.SUM: 2 * size}[kind]
-    return 4 * parameters.values_per_block
+def _digest(start: bytes, body: Sequence[bytes | memoryview]) -> bytes:
+    state = hashlib.sha256(start)
+    for part in body:
+        state.update(part)
+    return state.digest()[:_DIGEST_BYTES]
 
 
 def check_count(blocks: Sequence[bytes], count: int) -> None:
@@ -68,47 +130,48 @@ def check_count(blocks: Sequence[bytes], count: int) -> None:
         raise Refused("an update of another number of blocks than agreed")
 
 
-def parse_body(block: bytes, parameters: Parameters, kind: Kind, index: int,
-               count: int) -> memoryview:
-    """The body of a block that must be of this kind at this place. Raises Refused."""
-    if not isinstance(block, bytes):
-        raise Refused("a block is not bytes")
-    if len(block) != HEADER_BYTES + body_bytes(parameters, kind):
-        raise Refused("a block of another size than its parameters give")
-    _check_header(block[:HEADER_BYTES], header(parameters, kind, index, count))
-    return memoryview(block)[HEADER_BYTES:]
+def packed_bytes(count: int, bits: int) -> int:
+    """Size of ``count`` numbers of ``bits`` bits, count a multiple of 8."""
+    return count * bits // 8
 
 
-def _check_header(got: bytes, expected: bytes) -> None:
-    fields = (("magic", 0, 4), ("format version", 4, 5), ("kind", 5, 8),
-              ("parameter fingerprint", 8, 24), ("place in its update", 24, 32))
-    for name, start, stop in fields:
-        if got[start:stop] != expected[start:stop]:
-            raise Refused(f"a block has another {name} than expected")
+def pack_bits(numbers: Words, bits: int) -> bytes:
+    """(n,) numbers below 2^bits, n a multiple of 8, 1 <= bits <= 64 -> n bits / 8 bytes."""
+    parts: list[bytes] = []
+    for width, shift in _planes(bits):
+        part = numbers >> np.uint64(shift) if shift else numbers
+        if width >= 8:
+            parts.append(part.astype(_DTYPES[width]).tobytes())
+            continue
+        rows = (part.astype(np.uint8) & np.uint8(2**width - 1)).reshape(8 // width, -1)
+        packed = rows[0].copy()
+        for place in range(1, len(rows)):
+            packed |= rows[place] << np.uint8(place * width)
+        parts.append(packed.tobytes())
+    return b"".join(parts)
 
 
-def pack_residues(residues: Words, prime_bits: int) -> bytes:
-    """(n,) residues below 2^prime_bits, n even, 32 < prime_bits < 64 -> n prime_bits / 8 bytes."""
-    even, odd = residues[0::2], residues[1::2]
-    pairs = np.empty((len(even), prime_bits // 4), np.uint8)
-    low = even | (odd << np.uint64(prime_bits))
-    high = odd >> np.uint64(64 - prime_bits)
-    pairs[:, :8] = low.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)
-    rest = prime_bits // 4 - 8
-    pairs[:, 8:] = high.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)[:, :rest]
-    return pairs.tobytes()
+def unpack_bits(body: bytes | memoryview, count: int, bits: int) -> Words:
+    """Inverse of :func:`pack_bits`: ``count`` numbers, each below 2^bits whatever the bytes."""
+    numbers, at = np.zeros(count, np.uint64), 0
+    for width, shift in _planes(bits):
+        size = count * width // 8
+        if width >= 8:
+            part = np.frombuffer(body, _DTYPES[width], size * 8 // width, at).astype(np.uint64)
+        else:
+            packed = np.frombuffer(body, np.uint8, size, at)
+            rows = [(packed >> np.uint8(place * width)) & np.uint8(2**width - 1)
+                    for place in range(8 // width)]
+            part = np.concatenate(rows).astype(np.uint64)
+        numbers |= part << np.uint64(shift) if shift else part
+        at += size
+    return numbers
 
 
-def unpack_residues(body: bytes | memoryview, prime_bits: int, prime: int) -> Words:
-    """n * prime_bits / 8 bytes -> (n,) residues. Raises Refused if one is not below ``prime``."""
-    pairs = np.frombuffer(body, np.uint8).reshape(-1, prime_bits // 4)
-    low = np.ascontiguousarray(pairs[:, :8]).view("<u8").reshape(-1)
-    wide = np.zeros((len(pairs), 8), np.uint8)
-    wide[:, : prime_bits // 4 - 8] = pairs[:, 8:]
-    high = wide.view("<u8").reshape(-1)
-    residues = np.empty(2 * len(pairs), np.uint64)
-    residues[0::2] = low & np.uint64(2**prime_bits - 1)
-    residues[1::2] = (low >> np.uint64(prime_bits)) | (high << np.uint64(64 - prime_bits))
-    if residues.size and int(residues.max()) >= prime:
-        raise Refused("a block holds a residue that is not below the prime")
-    return residues
+def _planes(bits: int) -> Iterator[tuple[int, int]]:
+    """(width, shift of its lowest bit) of each plane."""
+    shift = 0
+    for width in _PLANES:
+        if bits & width:
+            yield width, shift
+            shift += width

@@ -11,21 +11,25 @@ from numpy.typing import NDArray
 
 from encryption.accumulator import dump_words, parse_words
 from encryption.ciphertext import MemoryFile, dump_fresh, load_sum, parse_sum, seal_context
+from encryption.ckks import CKKSParameters
 from encryption.packing import pack, unpack
-from encryption.parameters import CKKSParameters
-from encryption.types import Parameters
-from encryption.wire import Kind, check_count
+from encryption.rlwe import RLWEParameters
+from encryption.types import Parameters, Refused
+from encryption.wire import Kind, Place, check_count
 from keyholder.keys import KeyFileError, SharedKey
 from keyholder.refusals import DigitOutOfRange, GridCheckFailed
+from keyholder.rlwe import RLWECipher, UnusableSecret
 from keyholder.seal_keys import UnusableKey, load_secret
 
 
 class SumCipher(Protocol):
-    def encrypt(self, digits: NDArray[np.int64]) -> tuple[bytes, ...]:
-        """(blocks * values_per_block,) signed digits of one client -> its blocks."""
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
+        """(blocks * values_per_block,) signed digits of one client in round ``number`` -> its
+        blocks."""
 
-    def check_format(self, blocks: Sequence[bytes], count: int) -> None:
-        """Raises Refused unless these are ``count`` well-formed summed blocks. Uses no key."""
+    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
+        """Raises Refused unless these are ``count`` well-formed summed blocks of round ``number``.
+        Uses no key."""
 
     def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
         """Well-formed summed blocks of ``clients`` updates -> (blocks * values_per_block,) digit
@@ -35,40 +39,43 @@ class SumCipher(Protocol):
 def make_cipher(key: SharedKey, parameters: Parameters) -> SumCipher:
     """Raises KeyFileError if the key was made for other parameters."""
     key.check_fits(parameters)
-    if isinstance(parameters, CKKSParameters):
-        return CKKSCipher(key, parameters)
+    try:
+        if isinstance(parameters, CKKSParameters):
+            return CKKSCipher(key.cipher_key(), parameters)
+        if isinstance(parameters, RLWEParameters):
+            return RLWECipher(key.cipher_key(), parameters)
+    except (UnusableKey, UnusableSecret) as error:
+        raise KeyFileError(str(error)) from None
     return PlaintextCipher(parameters)
 
 
 class CKKSCipher:
     """Seeded symmetric CKKS; what it decrypts leaves as exact integers or not at all."""
 
-    def __init__(self, key: SharedKey, parameters: CKKSParameters) -> None:
+    def __init__(self, residues: bytes, parameters: CKKSParameters) -> None:
+        """Raises UnusableKey."""
         self._parameters = parameters
-        context = seal_context(parameters)
-        try:
-            secret = load_secret(key.cipher_key(), parameters)
-        except UnusableKey as error:
-            raise KeyFileError(str(error)) from None
+        context, secret = seal_context(parameters), load_secret(residues, parameters)
         self._encoder = seal.CKKSEncoder(context)
         self._encryptor = seal.Encryptor(context, secret)
         self._decryptor = seal.Decryptor(context, secret)
 
-    def encrypt(self, digits: NDArray[np.int64]) -> tuple[bytes, ...]:
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
         slots = pack(digits, self._parameters)
         scale, plain = float(self._parameters.scale), seal.Plaintext()
         blocks = []
         with MemoryFile() as file:
             for index, row in enumerate(slots):
                 self._encoder.encode(row.tolist(), scale, plain)
+                place = Place(Kind.FRESH, number, client, index, len(slots))
                 blocks.append(dump_fresh(self._encryptor.encrypt_symmetric(plain),
-                                         self._parameters, index, len(slots), file))
+                                         self._parameters, place, file))
         return tuple(blocks)
 
-    def check_format(self, blocks: Sequence[bytes], count: int) -> None:
+    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
         check_count(blocks, count)
         for index, block in enumerate(blocks):
-            parse_sum(block, self._parameters, index, count)
+            _check_round(parse_sum(block, self._parameters, index, count)[0], number)
 
     def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
         bound, parts = self._parameters.grid_bound(clients), []
@@ -93,13 +100,27 @@ class PlaintextCipher:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
 
-    def encrypt(self, digits: NDArray[np.int64]) -> tuple[bytes, ...]:
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
         rows = digits.reshape(-1, self._parameters.values_per_block)
-        return dump_words(rows, self._parameters, Kind.FRESH_WORDS)
+        return tuple(
+            dump_words(row, self._parameters,
+                       Place(Kind.FRESH_WORDS, number, client, index, len(rows)))
+            for index, row in enumerate(rows))
 
-    def check_format(self, blocks: Sequence[bytes], count: int) -> None:
+    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
         check_count(blocks, count)
-        parse_words(blocks, self._parameters, Kind.SUM_WORDS)
+        for index, block in enumerate(blocks):
+            _check_round(self._parse(block, index, count)[0], number)
 
     def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
-        return parse_words(blocks, self._parameters, Kind.SUM_WORDS).reshape(-1)
+        return np.concatenate([
+            np.frombuffer(self._parse(block, index, len(blocks))[1], "<i4").astype(np.int64)
+            for index, block in enumerate(blocks)])
+
+    def _parse(self, block: bytes, index: int, count: int) -> tuple[Place, memoryview]:
+        return parse_words(block, self._parameters, Kind.SUM_WORDS, index, count)
+
+
+def _check_round(place: Place, number: int) -> None:
+    if place.round != number:
+        raise Refused("a block belongs to another round")

@@ -1,8 +1,8 @@
 """The key that the partners of a federation share, and the operator never sees.
 
 File, version 1: magic ``VEILKEY1`` (8), fingerprint of the parameters (32), tag key (32), length of
-the cipher's key (4, little-endian), the cipher's key (residues of SEAL's secret key, 8 bytes each;
-nothing for the plaintext suite), SHA-256 of all that (32).
+the cipher's key (4, little-endian), the cipher's key (residues of SEAL's secret key, 8 bytes each, or
+a ternary secret plus 1, a byte each; nothing for the plaintext suite), SHA-256 of all that (32).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import NoReturn, Self
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from encryption.parameters import CKKSParameters
+from encryption.ckks import CKKSParameters
+from encryption.rlwe import RLWEParameters
 from encryption.types import Parameters
+from keyholder.rlwe import new_secret
 from keyholder.seal_keys import new_secret_residues
 from keyholder.secret_bytes import Readable, SecretBytes, random_bytes, wipe
 
@@ -60,6 +62,8 @@ class SharedKey:
         cipher_key = bytearray()
         if isinstance(parameters, CKKSParameters):
             cipher_key += new_secret_residues(parameters)
+        elif isinstance(parameters, RLWEParameters):
+            cipher_key += new_secret()
         frame = bytearray(_CIPHER_KEY_AT + len(cipher_key))
         frame[:_TAG_KEY_AT] = _MAGIC + bytes.fromhex(parameters.fingerprint)
         random_bytes(memoryview(frame)[_TAG_KEY_AT:_LENGTH_AT])

@@ -48,7 +48,7 @@ class SumOpener:
         failure retires run and key first, so an operator learns one bit of noise and no more.
         """
         self._check_claim(claim)
-        self._cipher.check_format(blocks, self._layout.blocks)
+        self._cipher.check_format(blocks, self._layout.blocks, claim.round_id.round)
         if digest(blocks) != claim.digest:
             raise DigestMismatch("the blocks are not those that the claim names")
         with self._guard.exclusive():

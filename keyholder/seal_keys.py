@@ -8,7 +8,7 @@ import numpy as np
 import tenseal.sealapi as seal
 
 from encryption.ciphertext import MemoryFile, parms_id, seal_body, seal_context, seal_header
-from encryption.parameters import CKKSParameters
+from encryption.ckks import CKKSParameters
 
 # A secret key is a SEAL plaintext: parms_id, coefficients, scale, then the words with a header.
 _METADATA = struct.Struct("<32sQd")

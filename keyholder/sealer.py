@@ -43,4 +43,4 @@ class Sealer:
         digits[layout.partner_map][self._partner] = 1
         found = tags(digits[: layout.covered], self._key, round_id)
         digits[layout.tags] = to_digits(found, layout)
-        return self._cipher.encrypt(digits)
+        return self._cipher.encrypt(digits, round_id.round, self._partner)

@@ -6,9 +6,11 @@ from conf.schema import Config
 
 UNIT = "one customer, added or removed (all records of the customer)"
 
+_SHARED_KEY = ("Partners share one secret key; the operator has none. No partner may collude "
+               "with the operator: together they could open a single partner's update.")
 _SUITES = {
-    "shared_key": "Partners share one secret key; the operator has none. No partner may collude "
-    "with the operator: together they could open a single partner's update.",
+    "shared_key": _SHARED_KEY,
+    "shared_key_rlwe": f"{_SHARED_KEY} The cipher is Veilsum's own implementation of RLWE.",
     "plaintext": "No encryption: the operator can read every update.",
 }
 _PRIVACY = {

@@ -123,7 +123,8 @@ class EncryptedFedAvg(Strategy):
     def run_round(self, grid: Grid, state: ServerState, number: int, kind: str) -> RoundReport:
         """One round as the protocol says. Raises TooFewUpdates or OpeningFailed."""
         began = time.perf_counter()
-        self._fold = _Fold(make_accumulator(self.rules.parameters, self.rules.blocks))
+        self._fold = _Fold(
+            make_accumulator(self.rules.parameters, self.rules.blocks, number))
         model = state.model if kind == "train" else state.final
         messages = self.configure_train(
             number, ArrayRecord({"model": Array(model)}), ConfigRecord({"kind": kind}), grid
@@ -204,7 +205,7 @@ class EncryptedFedAvg(Strategy):
             reply = layout.parse_train_reply(message)
             self._check(number, sender, reply)
             began = time.perf_counter()
-            fold.accumulator.fold(reply.blocks)
+            fold.accumulator.fold(reply.blocks, self.cohort.index(sender))
             fold.fold_s += time.perf_counter() - began
         except Refused as error:
             # A partner whose good reply was folded stays in the sum; only the extra one is out.

@@ -11,17 +11,18 @@ from encryption.parameters import choose_parameters
 from encryption.types import Refused, RoundId
 from keyholder.keys import SharedKey
 from keyholder.sealer import Sealer
+from tests.keyholder import forging
 
-SUITES = ("shared_key", "plaintext")
+SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
 ROUND = RoundId("5eed", 1)
 
 
 @pytest.fixture(params=SUITES)
 def federation(request: pytest.FixtureRequest):
     parameters = choose_parameters(request.param, 3, 8)
-    layout = ControlLayout(40_000, 3, parameters)
+    layout = ControlLayout(70_000, 3, parameters)
     key = SharedKey.generate(parameters)
-    values = np.arange(40_000, dtype=np.int64) % 256 - 128
+    values = np.arange(70_000, dtype=np.int64) % 256 - 128
     return parameters, layout, [Sealer(key, layout, i).seal(values, ROUND) for i in range(3)]
 
 
@@ -88,22 +89,47 @@ def test_the_digest_separates_blocks() -> None:
         "f7a8d46333821b877ae74b730e35bedb87d41d9364c937ffd1897a2fb801a714")
 
 
-def test_memory_does_not_grow_with_the_cohort() -> None:
-    parameters = choose_parameters("shared_key", 64, 16)
-    layout = ControlLayout(20_000, 64, parameters)
+@pytest.mark.parametrize("suite", ("shared_key", "shared_key_rlwe"))
+def test_memory_does_not_grow_with_the_cohort(suite: str) -> None:
+    parameters = choose_parameters(suite, 256, 8)
+    layout = ControlLayout(40_000, 256, parameters)
     key = SharedKey.generate(parameters)
-    update = Sealer(key, layout, 0).seal(np.zeros(20_000, np.int64), ROUND)
+    update = Sealer(key, layout, 0).seal(np.zeros(40_000, np.int64), ROUND)
     accumulator = make_accumulator(parameters, layout.blocks)
-    for _ in range(4):
-        accumulator.fold(update)
+
+    def fold(clients: range) -> None:
+        for client in clients:
+            accumulator.fold([forging.relabel(parameters, block, client=client)
+                              for block in update], client)
+
+    fold(range(4))
     rss = _resident()
     tracemalloc.start()
-    for _ in range(60):
-        accumulator.fold(update)
+    fold(range(4, 256))
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown < 200_000
-    assert _resident() - rss < 8_000_000  # 60 clients' ciphertexts would be 11 MB
+    assert _resident() - rss < 8_000_000  # 252 clients' ciphertexts would be 30 MB
+
+
+def test_updates_must_belong_to_the_round_and_to_one_client(federation) -> None:
+    parameters, layout, updates = federation
+    accumulator = make_accumulator(parameters, layout.blocks, 1)
+    first, second = updates[:2]
+    accumulator.fold(first, 0)
+    with pytest.raises(Refused, match="another client"):
+        accumulator.fold(second, 2)
+    with pytest.raises(Refused, match="already holds an update of this client"):
+        accumulator.fold(first)
+    with pytest.raises(Refused, match="different rounds or clients"):
+        accumulator.fold((forging.relabel(parameters, second[0], client=2), *second[1:]))
+    with pytest.raises(Refused, match="another client"):
+        accumulator.fold([forging.relabel(parameters, block, client=3) for block in second])
+    later = [forging.relabel(parameters, block, round=2) for block in second]
+    with pytest.raises(Refused, match="another round"):
+        accumulator.fold(later)
+    assert accumulator.count == 1
+    accumulator.fold(second, 1)
 
 
 def _resident() -> int:

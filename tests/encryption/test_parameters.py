@@ -10,12 +10,14 @@ from encryption.parameters import (
     CKKSParameters,
     ImpossibleParameters,
     PlaintextParameters,
+    RLWEParameters,
     choose_parameters,
 )
-from encryption.precision import tail_factor
+from encryption.precision import ERROR_VARIANCE, tail_factor
 
 COHORTS = (1, 2, 6, 16, 64, 100, 1000)
 BITS = (8, 10, 12, 16, 17, 20)
+SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -35,7 +37,51 @@ def test_every_cohort_passes_the_four_checks(clients: int, bits: int) -> None:
     [(6, 8, 1.75), (6, 10, 2.1667), (6, 16, 3.25), (64, 8, 2.5), (64, 10, 3.0), (64, 16, 3.75)])
 def test_bytes_per_value_do_not_grow(clients: int, bits: int, most: float) -> None:
     found = CKKSParameters.for_cohort(clients, bits)
-    assert found.bytes_per_polynomial / found.values_per_block <= most + 1e-3
+    assert found.prime_bits / 8 / found.digits_per_real <= most + 1e-3
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("clients", COHORTS)
+def test_every_rlwe_cohort_passes_its_checks(clients: int, bits: int) -> None:
+    """Each condition written out again, and one bit more of either cut would break it."""
+    found = RLWEParameters.for_cohort(clients, bits)
+    assert found.security_bits == 192
+    assert clients * 2 ** (bits - 1) <= found.radix // 2
+    assert found.magnitude * found.step + found.step // 2 < 2**63
+
+    def bound(cut: int, sum_cut: int) -> float:
+        rounding = [4**c / 12 if c else 0 for c in (cut, sum_cut)]
+        variance = clients * (ERROR_VARIANCE + rounding[0]) + 4096 * rounding[1]
+        return tail_factor() * math.sqrt(variance)
+
+    assert bound(found.cut, found.sum_cut) < found.step / 2 <= bound(found.cut + 1, 0)
+    assert found.step / 2 <= bound(found.cut, found.sum_cut + 1)
+    assert found.grid_bound(clients) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("clients", "bits", "most"),
+    [(6, 8, 1.43), (6, 16, 2.5), (64, 8, 2.0), (64, 16, 3.13), (1000, 16, 3.75)])
+def test_rlwe_bytes_per_value_do_not_grow(clients: int, bits: int, most: float) -> None:
+    found = RLWEParameters.for_cohort(clients, bits)
+    assert found.kept_bits / 8 / found.digits_per_coefficient <= most
+
+
+@pytest.mark.parametrize("clients", COHORTS)
+def test_rlwe_is_never_larger_than_ckks(clients: int) -> None:
+    for bits in BITS:
+        ours, theirs = (choose_parameters(suite, clients, bits)
+                        for suite in ("shared_key_rlwe", "shared_key"))
+        assert (ours.kept_bits / ours.digits_per_coefficient
+                < theirs.prime_bits / theirs.digits_per_real)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [((64, 16, 3), "wrap around"), ((100, 12, 3), "noise would reach"), ((6, 16, 0), "1 digit")])
+def test_each_rlwe_check_refuses_by_name(arguments: tuple[int, int, int], reason: str) -> None:
+    with pytest.raises(ImpossibleParameters, match=reason):
+        RLWEParameters(*arguments)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -64,7 +110,7 @@ def test_more_clients_or_bits_never_cost_less() -> None:
     ("clients", "bits", "advice"),
     [(0, 8, "at least 1"), (6, 1, "2..24"), (6, 25, "2..24"), (4096, 20, "fewer encryption.bits"),
      (40_000, 16, "fewer encryption.bits or fewer clients")])
-@pytest.mark.parametrize("suite", ("shared_key", "plaintext"))
+@pytest.mark.parametrize("suite", SUITES)
 def test_the_impossible_explains_itself(suite: str, clients: int, bits: int, advice: str) -> None:
     with pytest.raises(ImpossibleParameters, match=advice):
         choose_parameters(suite, clients, bits)
@@ -89,21 +135,23 @@ def test_security_is_checked_against_seals_table(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_suite_names_the_known_ones() -> None:
-    with pytest.raises(ImpossibleParameters, match="shared_key, plaintext"):
+    with pytest.raises(ImpossibleParameters, match="shared_key, shared_key_rlwe, plaintext"):
         choose_parameters("bfv", 6, 8)
 
 
 def test_fingerprints_differ_and_stay() -> None:
-    made = [choose_parameters(suite, k, b) for suite in ("shared_key", "plaintext")
+    made = [choose_parameters(suite, k, b) for suite in SUITES
             for k in COHORTS for b in BITS]
     assert len({one.fingerprint for one in made}) == len(made)
     assert CKKSParameters.for_cohort(6, 16).fingerprint == (
         "e5167c860d70907a2c63ae547f9e0e8831026cac06924c535f8292a58e1b7aad")
+    assert RLWEParameters.for_cohort(6, 16).fingerprint == (
+        "b4d0766951094351a0eaf70289c62c0afe30800caa6846d46a338536b82c9736")
     assert PlaintextParameters(6, 16).fingerprint == (
         "e3084ae07437facb7c9b0fddc10925990e28fb106a22d16b1b9ce747d927ad38")
 
 
-@pytest.mark.parametrize("suite", ("shared_key", "plaintext"))
+@pytest.mark.parametrize("suite", SUITES)
 def test_parameters_are_frozen(suite: str) -> None:
     found = choose_parameters(suite, 6, 16)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -10,6 +10,7 @@ from encryption.ciphertext import MemoryFile, dump_fresh, load_fresh, seal_conte
 from encryption.packing import pack
 from encryption.parameters import CKKSParameters
 from encryption.precision import ERROR_VARIANCE, tail_factor
+from encryption.wire import HEADER_BYTES, Kind, Place
 from keyholder.keys import SharedKey
 from keyholder.seal_keys import load_secret
 
@@ -25,8 +26,9 @@ def _deviations(parameters: CKKSParameters, updates: list[np.ndarray], stretch: 
         for update in updates:
             slots = pack(update, parameters)[0] * stretch
             encoder.encode(slots.tolist(), float(parameters.scale), plain)
-            block = dump_fresh(encryptor.encrypt_symmetric(plain), parameters, 0, 1, file)
-            fresh = load_fresh(block, parameters, 0, 1, file)
+            place = Place(Kind.FRESH, 1, 0, 0, 1)
+            block = dump_fresh(encryptor.encrypt_symmetric(plain), parameters, place, file)
+            fresh = load_fresh(memoryview(block)[HEADER_BYTES:], parameters, file)
             if total is None:
                 total = fresh
             else:

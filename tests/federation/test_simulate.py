@@ -47,7 +47,7 @@ def test_encryption_changes_not_one_bit_of_the_model(configure) -> None:  # type
     """Without noise the run is deterministic, and the sum is exact in both suites."""
     weights = [
         _weights(simulate(configure(privacy={"name": "none"}, encryption={"name": name})))
-        for name in ("shared_key", "plaintext")]
+        for name in ("shared_key", "shared_key_rlwe", "plaintext")]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert np.abs(weights[0]).max() > 0
 

@@ -10,7 +10,7 @@ from encryption.types import RoundId
 from keyholder.keys import KeyFileError, SharedKey
 from keyholder.sealer import Sealer
 
-SUITES = ("shared_key", "plaintext")
+SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
 INPUTS = ("random", "identical", "low", "high", "signs", "constant", "zero")
 
 
@@ -35,8 +35,8 @@ def _updates(kind: str, clients: int, bits: int, size: int) -> list[np.ndarray]:
                                                (64, 16)])
 def test_the_sum_is_exact(federate: Callable, suite: str, kind: str, clients: int, bits: int
                           ) -> None:
-    one_block = 4096 * 2
-    federation = federate(suite, clients, bits, values=one_block - 300)
+    one_block = 4096
+    federation = federate(suite, clients, bits, values=2 * one_block - 300)
     updates = _updates(kind, clients, bits, federation.layout.values)
     blocks = federation.add([federation.seal(v, i) for i, v in enumerate(updates)])
     opened = federation.open(blocks, range(clients), minimum=clients)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encryption.ciphertext import SEED_BYTES
 from encryption.parameters import choose_parameters
-from encryption.wire import HEADER_BYTES, SEED_BYTES
+from encryption.wire import HEADER_BYTES
 from keyholder.keys import KeyFileError, SharedKey
 
 SUITES = ("shared_key", "plaintext")

@@ -18,14 +18,12 @@ KEY = SharedKey.generate(PARAMETERS)
 
 def _slowly(digits: np.ndarray) -> tuple[int, ...]:
     """The definition, in Python's integers."""
-    stream, totals = _stream(KEY, ROUND), [0, 0, 0]
-    for start in range(0, len(digits), 8192):
-        stretch = digits[start : start + 8192].tolist()
-        for tag in range(3):
-            for digit in stretch:
-                word = int.from_bytes(stream.update(bytes(8)), "little")
-                totals[tag] += (word & PRIME) * digit
-    return tuple(total % PRIME for total in totals)
+    stream = _stream(KEY, ROUND)
+    words = [int.from_bytes(stream.update(bytes(8)), "little") & PRIME
+             for _ in range(len(digits) + 2)]
+    return tuple(
+        sum(word * digit for word, digit in zip(words[tag:], digits.tolist(), strict=False)) % PRIME
+        for tag in range(3))
 
 
 @pytest.mark.parametrize("largest", (1, 2**15, 2**17, 2**17 + 1, 2**30, 2**31))

@@ -27,7 +27,7 @@ def values(partner: int) -> np.ndarray:
 
 
 def main() -> None:
-    for suite in ("shared_key", "plaintext"):
+    for suite in ("shared_key", "shared_key_rlwe", "plaintext"):
         parameters = choose_parameters(suite, 6, 16)
         layout = ControlLayout(VALUES, 6, parameters)
         key = SharedKey.generate(parameters)
