@@ -20,6 +20,7 @@ from keyholder.keys import KeyFileError, SharedKey
 from keyholder.refusals import DigitOutOfRange, GridCheckFailed
 from keyholder.rlwe import RLWECipher, UnusableSecret
 from keyholder.seal_keys import UnusableKey, load_secret
+from keyholder.secret_bytes import Readable
 
 
 class SumCipher(Protocol):
@@ -52,7 +53,7 @@ def make_cipher(key: SharedKey, parameters: Parameters) -> SumCipher:
 class CKKSCipher:
     """Seeded symmetric CKKS; what it decrypts leaves as exact integers or not at all."""
 
-    def __init__(self, residues: bytes, parameters: CKKSParameters) -> None:
+    def __init__(self, residues: Readable, parameters: CKKSParameters) -> None:
         """Raises UnusableKey."""
         self._parameters = parameters
         context, secret = seal_context(parameters), load_secret(residues, parameters)

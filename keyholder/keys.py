@@ -1,8 +1,8 @@
 """The key that the partners of a federation share, and the operator never sees.
 
 File, version 1: magic ``VEILKEY1`` (8), fingerprint of the parameters (32), tag key (32), length of
-the cipher's key (4, little-endian), the cipher's key (residues of SEAL's secret key, 8 bytes each, or
-a ternary secret plus 1, a byte each; nothing for the plaintext suite), SHA-256 of all that (32).
+the cipher's key (4, little-endian), the cipher's key (residues of SEAL's secret key, 8 bytes each;
+a ternary secret plus 1, a byte each; or nothing), SHA-256 of all that (32).
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ from encryption.wire import (
     unpack_bits,
 )
 from keyholder.refusals import DigitOutOfRange, GridCheckFailed
+from keyholder.secret_bytes import Readable, random_bytes, wipe
 
 _COINS = np.uint64(2**21 - 1)
 _TWIST = np.exp(1j * np.pi * np.arange(RING_DEGREE) / RING_DEGREE)
@@ -50,13 +51,19 @@ class UnusableSecret(ValueError):
     """Bytes that are no secret key of this suite."""
 
 
-def new_secret() -> bytes:
+def new_secret() -> bytearray:
     """A fresh ternary secret, (N,) bytes that stand for -1, 0 and 1 plus 1: uniform, from the
-    operating system's randomness, by rejection."""
-    kept = b""
-    while len(kept) < RING_DEGREE:
-        kept += bytes(byte % 3 for byte in os.urandom(RING_DEGREE) if byte < 255)
-    return kept[:RING_DEGREE]
+    operating system's randomness, by rejection. The caller wipes it."""
+    secret, drawn = bytearray(RING_DEGREE), bytearray(RING_DEGREE)
+    filled = 0
+    while filled < RING_DEGREE:
+        random_bytes(memoryview(drawn))
+        for byte in drawn:
+            if byte < 255 and filled < RING_DEGREE:  # 255 = 3 * 85: every remainder as often
+                secret[filled] = byte % 3
+                filled += 1
+    wipe(drawn)
+    return secret
 
 
 def errors() -> NDArray[np.int64]:
@@ -72,13 +79,17 @@ def errors() -> NDArray[np.int64]:
 class RLWECipher:
     """Symmetric RLWE under one secret; what it decrypts leaves as exact integers or not at all."""
 
-    def __init__(self, secret: bytes, parameters: RLWEParameters) -> None:
+    def __init__(self, secret: Readable, parameters: RLWEParameters) -> None:
         """Raises UnusableSecret."""
         values = np.frombuffer(secret, np.uint8)
         if values.shape != (RING_DEGREE,) or values.max() > 2:
             raise UnusableSecret("the key does not belong to these parameters; copy it again")
         self._parameters = parameters
         self._transform = scipy.fft.fft((values.astype(np.float64) - 1) * _TWIST)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_transform"):
+            self._transform[:] = 0  # it is the key in another form
 
     def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
         rows = digits.reshape(-1, self._parameters.values_per_block)

@@ -9,6 +9,7 @@ import tenseal.sealapi as seal
 
 from encryption.ciphertext import MemoryFile, parms_id, seal_body, seal_context, seal_header
 from encryption.ckks import CKKSParameters
+from keyholder.secret_bytes import Readable
 
 # A secret key is a SEAL plaintext: parms_id, coefficients, scale, then the words with a header.
 _METADATA = struct.Struct("<32sQd")
@@ -28,7 +29,7 @@ def new_secret_residues(parameters: CKKSParameters) -> bytes:
         return seal_body(file.read(), _PREFIX_BYTES + words)[_PREFIX_BYTES:]
 
 
-def load_secret(residues: bytes, parameters: CKKSParameters) -> seal.SecretKey:
+def load_secret(residues: Readable, parameters: CKKSParameters) -> seal.SecretKey:
     """Raises UnusableKey."""
     degree = parameters.ring_degree
     if len(residues) != 8 * degree or np.frombuffer(residues, "<u8").max() >= parameters.prime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message
@@ -13,10 +14,13 @@ from flwr.supercore.run import Run
 import experiments.local_grid
 import experiments.simulate
 from conf.schema import Config
+from encryption.parameters import choose_parameters
 from experiments.local_grid import run_server_app
 from learning.results import RunResult
 from strategies.cohort import TooFewUpdates
 from strategies.fedavg import OpeningFailed
+from strategies.layout import parse_train_reply, train_reply
+from tests.keyholder.forging import place_of, relabel
 
 Fault = Callable[[Message], list[Message]]
 
@@ -187,8 +191,8 @@ def test_below_the_quorum_nothing_is_opened(configure, faulty) -> None:  # type:
     assert (caught.value.got, caught.value.need) == (2, 3)
 
 
-def test_a_forged_sum_ends_the_run(configure, faulty) -> None:  # type: ignore[no-untyped-def]
-    """The network swaps two partners' rounds for one partner's ciphertext sent twice."""
+def test_another_partners_blocks_are_refused(configure, faulty) -> None:  # type: ignore[no-untyped-def]
+    """The network gives one partner's ciphertext as another's: its header says whose it is."""
     kept: dict[int, Message] = {}
 
     def fault(message: Message) -> list[Message]:
@@ -196,6 +200,27 @@ def test_a_forged_sum_ends_the_run(configure, faulty) -> None:  # type: ignore[n
             kept[1] = message
         if _of(message, "west", 1) and 1 in kept:
             message.content["body"] = kept[1].content["body"]
+        return [message]
+
+    with pytest.raises(TooFewUpdates, match="west: the blocks belong to another client"):
+        faulty(configure(federation={"workers": 1}), fault)
+
+
+def test_a_forged_sum_ends_the_run(configure, faulty) -> None:  # type: ignore[no-untyped-def]
+    """As above, with headers rewritten to fit."""
+    kept: dict[int, Message] = {}
+
+    def fault(message: Message) -> list[Message]:
+        if _of(message, "east", 1):
+            kept[1] = message
+        if _of(message, "west", 1) and 1 in kept:
+            config = configure(federation={"workers": 1})
+            parameters = choose_parameters(config.encryption.name, 3, config.encryption.bits)
+            blocks = parse_train_reply(kept[1]).blocks
+            client = place_of(parse_train_reply(message).blocks[0]).client
+            forged = replace(parse_train_reply(message), blocks=tuple(
+                relabel(parameters, block, client=client) for block in blocks))
+            message.content = train_reply(forged)
         return [message]
 
     with pytest.raises(OpeningFailed, match=r"PartnerMapMismatch|TagMismatch"):

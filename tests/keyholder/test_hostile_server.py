@@ -69,7 +69,7 @@ def test_swapping_a_block_between_clients_changes_nothing(cohort) -> None:
 
 
 def test_a_clients_ciphertext_as_the_sum(cohort) -> None:
-    with pytest.raises(Refused, match=r"size|kind"):
+    with pytest.raises(Refused, match=r"size|kind|client"):
         cohort.open(cohort.updates[0], (0, 1, 2))
     refused(cohort, cohort.expand(cohort.updates[0]), ConstantMismatch)
 

@@ -21,7 +21,7 @@ DEGREE = rlwe.RING_DEGREE
 PARAMETERS = RLWEParameters.for_cohort(6, 16)
 
 
-def _signed(secret: bytes) -> NDArray[np.int64]:
+def _signed(secret: bytes | bytearray) -> NDArray[np.int64]:
     return np.frombuffer(secret, np.uint8).astype(np.int64) - 1
 
 
