@@ -66,15 +66,20 @@ def file_name(partner: str) -> str:
     return f"{plain}-{hashlib.sha256(partner.encode()).hexdigest()[:8]}"
 
 
+def cache_folder() -> Path:
+    """$VEILSUM_CACHE, else ~/.cache/veilsum; need not exist, and can be deleted at any time."""
+    return Path(os.environ.get("VEILSUM_CACHE") or Path.home() / ".cache" / "veilsum")
+
+
 def cached(key: str, make: Callable[[], pl.DataFrame], folder: Path) -> dict[str, Path]:
     """Copies in ``folder`` of the partner files that ``make`` gives, made once per ``key``.
 
-    The cache ($VEILSUM_CACHE, else ~/.cache/veilsum) appears under its final name only when it
+    An entry of the cache appears under its final name only when it
     is complete, so an interrupted or a parallel run cannot leave half of it. Where the cache
     cannot be written, the files are made in ``folder`` alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    root = Path(os.environ.get("VEILSUM_CACHE") or Path.home() / ".cache" / "veilsum")
+    root = cache_folder()
     ready = root / key
     if not ready.is_dir():
         try:
