@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import tenseal.sealapi as seal
@@ -14,7 +15,6 @@ from encryption import rlwe
 from encryption.ciphertext import MemoryFile, dump_sum, fresh_bytes, load_fresh, seal_context
 from encryption.ckks import CKKSParameters
 from encryption.control import ControlLayout
-from encryption.parallel import each
 from encryption.rlwe import RLWEParameters
 from encryption.types import Accumulator, Parameters, Refused
 from encryption.wire import (
@@ -137,8 +137,8 @@ class _CKKSAccumulator(_Sum):
 
 
 class _RLWEAccumulator(_Sum):
-    """Memory: the sum, plus one block. Any body of the right size is a ciphertext, so that
-    nothing can fail once the headers are read, and each block is added as it is expanded."""
+    """Memory: the sum, plus a batch of blocks. Any body of the right size is a ciphertext, so
+    that nothing can fail once the headers are read, and blocks are added as they are expanded."""
 
     def __init__(self, parameters: RLWEParameters, blocks: int, round_number: int | None) -> None:
         super().__init__(blocks, round_number, parameters.max_clients)
@@ -151,21 +151,26 @@ class _RLWEAccumulator(_Sum):
         return parse(block, self._parameters, Kind.FRESH, index, self._blocks, size)
 
     def _add(self, bodies: Sequence[memoryview]) -> None:
-        def add(index: int) -> None:
-            seed, rest = bodies[index][: rlwe.SEED_BYTES], bodies[index][rlwe.SEED_BYTES :]
-            self._c0[index] += unpack_bits(rest, rlwe.RING_DEGREE, self._parameters.kept_bits)
-            self._c1[index] += rlwe.uniform(seed)
-
-        each(add, len(bodies))
+        stream = rlwe.Stream()
+        for batch in rlwe.batches(len(bodies)):
+            self._c0[batch] += unpack_bits([body[rlwe.SEED_BYTES :] for body in bodies[batch]],
+                                           rlwe.RING_DEGREE, self._parameters.kept_bits)
+            first = batch.start
+            for seed, equal in groupby(bytes(body[: rlwe.SEED_BYTES]) for body in bodies[batch]):
+                count = len(list(equal))
+                self._c1[first : first + count] += stream.uniform(seed, first, count)
+                first += count
 
     def _dump(self, number: int) -> tuple[bytes, ...]:
         kept, cut = self._parameters.kept_bits, self._parameters.sum_cut
-        below = np.uint64(2**kept - 1)
-        return tuple(
-            frame(self._parameters, Place.of_sum(Kind.SUM, number, index, self._blocks),
-                  pack_bits(c0 & below, kept),
-                  pack_bits(rlwe.drop(c1, cut), rlwe.MODULUS_BITS - cut))
-            for index, (c0, c1) in enumerate(zip(self._c0, self._c1, strict=True)))
+        below, blocks = np.uint64(2**kept - 1), []
+        for batch in rlwe.batches(self._blocks):
+            c0 = pack_bits(self._c0[batch] & below, kept)
+            c1 = pack_bits(rlwe.drop(self._c1[batch].copy(), cut), rlwe.MODULUS_BITS - cut)
+            for index, body in enumerate(zip(c0, c1, strict=True), batch.start):
+                place = Place.of_sum(Kind.SUM, number, index, self._blocks)
+                blocks.append(frame(self._parameters, place, *body))
+        return tuple(blocks)
 
 
 class _PlaintextAccumulator(_Sum):

@@ -113,7 +113,8 @@ def dump_fresh(encrypted: seal.Ciphertext, parameters: CKKSParameters, place: Pl
     seeded = _SEAL_HEADER.size + 1 + SEED_BYTES
     body = seal_body(file.read(), _PREFIX_BYTES + words + seeded)
     residues = np.frombuffer(body, "<u8", parameters.ring_degree, _PREFIX_BYTES)
-    return frame(parameters, place, body[-SEED_BYTES:], pack_bits(residues, parameters.prime_bits))
+    return frame(parameters, place, body[-SEED_BYTES:],
+                 *pack_bits(residues.reshape(1, -1), parameters.prime_bits))
 
 
 def fresh_bytes(parameters: CKKSParameters) -> int:
@@ -123,7 +124,7 @@ def fresh_bytes(parameters: CKKSParameters) -> int:
 
 def load_fresh(body: memoryview, parameters: CKKSParameters, file: MemoryFile) -> seal.Ciphertext:
     """The body of a block of kind FRESH -> ciphertext with both polynomials. Raises Refused."""
-    residues = _residues(body[SEED_BYTES:], parameters, parameters.ring_degree)
+    residues = _residues([body[SEED_BYTES:]], parameters)
     seed = seal_header(1 + SEED_BYTES) + bytes((_BLAKE2XB,)) + bytes(body[:SEED_BYTES])
     return _load(parameters, residues, seed, file)
 
@@ -135,8 +136,7 @@ def dump_sum(ciphertext: seal.Ciphertext, parameters: CKKSParameters, place: Pla
     words = 2 * parameters.ring_degree
     body = seal_body(file.read(), _PREFIX_BYTES + 8 * words)
     residues = np.frombuffer(body, "<u8", words, _PREFIX_BYTES)
-    return frame(parameters, place, *(pack_bits(part, parameters.prime_bits)
-                                      for part in residues.reshape(2, -1)))
+    return frame(parameters, place, *pack_bits(residues.reshape(2, -1), parameters.prime_bits))
 
 
 def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int
@@ -144,8 +144,7 @@ def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int
     """Place and (2 N,) residues of a block of kind SUM. Raises Refused."""
     size = packed_bytes(parameters.ring_degree, parameters.prime_bits)
     place, body = parse(block, parameters, Kind.SUM, index, count, 2 * size)
-    return place, np.concatenate([_residues(part, parameters, parameters.ring_degree)
-                                  for part in (body[:size], body[size:])])
+    return place, _residues([body[:size], body[size:]], parameters)
 
 
 def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int,
@@ -154,11 +153,11 @@ def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int,
     return _load(parameters, parse_sum(block, parameters, index, count)[1], b"", file)
 
 
-def _residues(body: memoryview, parameters: CKKSParameters, count: int) -> Words:
-    residues = unpack_bits(body, count, parameters.prime_bits)
+def _residues(bodies: list[memoryview], parameters: CKKSParameters) -> Words:
+    residues = unpack_bits(bodies, parameters.ring_degree, parameters.prime_bits)
     if int(residues.max()) >= parameters.prime:
         raise Refused("a block holds a residue that is not below the prime")
-    return residues
+    return residues.reshape(-1)
 
 
 def _load(parameters: CKKSParameters, residues: Words, seed: bytes, file: MemoryFile

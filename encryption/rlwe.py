@@ -34,6 +34,7 @@ Nothing here is coherent: identical plaintexts add no error, because there is no
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -50,6 +51,9 @@ from encryption.wire import Words
 RING_DEGREE = 4096
 MODULUS_BITS = 64
 SEED_BYTES = 32
+BATCH = 8
+"""Blocks worked on at once: enough that numpy's calls cost little, few enough that their arrays
+stay in the second-level cache."""
 
 
 @dataclass(frozen=True)
@@ -170,39 +174,53 @@ def _rounding(cut: int) -> float:
     return 4.0**cut / 12 if cut else 0.0
 
 
-def uniform(seed: bytes | memoryview) -> Words:
-    """32 public bytes -> (N,) uniform words: the AES-256 counter stream, counter from 0.
+class Stream:
+    """Room for uniform words of up to ``count`` polynomials, used again and again: mapping fresh
+    memory would take longer than filling it."""
 
-    Every block has a fresh seed, so no stream repeats. (AES as the expander of a public
-    polynomial: as in the 90s variant of Kyber, round 3 submission, section 1.4.)"""
-    stream = Cipher(algorithms.AES256(bytes(seed)), modes.CTR(bytes(16))).encryptor()
-    return np.frombuffer(stream.update(_ZEROS), "<u8")
+    def __init__(self, count: int = BATCH) -> None:
+        # The cipher may write up to a block less a byte beyond its input.
+        self._room = bytearray(8 * RING_DEGREE * count + 16)
+        self._words = np.frombuffer(self._room, "<u8", RING_DEGREE * count).reshape(count, -1)
+
+    def uniform(self, seed: bytes | memoryview, first: int, count: int) -> Words:
+        """32 bytes -> (count, N) uniform words, valid until the next call: the polynomials c1 of
+        the blocks from number ``first`` on, which are the AES-256 counter stream of the seed from
+        counter N first / 2 on.
+
+        Every update has a fresh seed, so no part of a stream repeats. (AES as the expander of a
+        public polynomial: as in the 90s variant of Kyber, round 3 submission, section 1.4.)"""
+        counter = (first * 8 * RING_DEGREE // 16).to_bytes(16, "big")
+        cipher = Cipher(algorithms.AES256(bytes(seed)), modes.CTR(counter)).encryptor()
+        cipher.update_into(_ZEROS[: 8 * RING_DEGREE * count], self._room)
+        return self._words[:count]
 
 
-_ZEROS = bytes(8 * RING_DEGREE)
+_ZEROS = memoryview(bytes(8 * RING_DEGREE * BATCH))
 
 
 def drop(words: Words, cut: int) -> Words:
-    """Round to the nearest multiple of 2^cut, mod 2^64, and divide by it."""
-    if not cut:
-        return words
-    return (words + np.uint64(1 << (cut - 1))) >> np.uint64(cut)
+    """Round to the nearest multiple of 2^cut, mod 2^64, and divide by it, in place."""
+    if cut:
+        words += np.uint64(1 << (cut - 1))
+        words >>= np.uint64(cut)
+    return words
 
 
 def pack_coefficients(digits: NDArray[np.int64], parameters: RLWEParameters) -> NDArray[np.int64]:
-    """(values_per_block,) signed digits of one client -> (N,) coefficients m. Digit number
-    i N + j of a block has weight B^i in coefficient j."""
-    places = digits.reshape(parameters.digits_per_coefficient, RING_DEGREE)
-    packed = places[-1].copy()
-    for place in places[-2::-1]:
+    """(blocks * values_per_block,) signed digits of one client -> (blocks, N) coefficients m.
+    Digit number i N + j of a block has weight B^i in coefficient j."""
+    places = digits.reshape(-1, parameters.digits_per_coefficient, RING_DEGREE)
+    packed = places[:, -1].copy()
+    for place in range(parameters.digits_per_coefficient - 2, -1, -1):
         packed *= parameters.radix
-        packed += place
+        packed += places[:, place]
     return packed
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a decrypted sum holds. ``digits``: (values_per_block,), meaningful only if
+    """What a decrypted sum holds. ``digits``: (blocks * values_per_block,), meaningful only if
     ``in_range``. ``distance``: largest distance of a coefficient from the grid, in grid steps."""
 
     digits: NDArray[np.int64]
@@ -211,7 +229,8 @@ class Coefficients:
 
 
 def unpack_coefficients(phase: NDArray[np.int64], parameters: RLWEParameters) -> Coefficients:
-    """(N,) D m plus error of a sum over at most max_clients -> its digit sums. Never raises."""
+    """(blocks, N) D m plus error of a sum over at most max_clients -> its digit sums. Never
+    raises."""
     step, radix = parameters.step, parameters.radix
     grid = phase // step
     rest = phase - grid * step
@@ -219,11 +238,17 @@ def unpack_coefficients(phase: NDArray[np.int64], parameters: RLWEParameters) ->
     grid += up
     distance = float(np.abs(rest - up * step).max()) / step
     outside = bool(np.any(np.abs(grid) > parameters.magnitude))
-    digits = np.empty((parameters.digits_per_coefficient, RING_DEGREE), np.int64)
+    digits = np.empty((len(phase), parameters.digits_per_coefficient, RING_DEGREE), np.int64)
     # Adding B/2 to every digit makes them all non-negative, so that plain division finds them.
     rest = np.clip(grid, -parameters.magnitude, parameters.magnitude) + parameters.magnitude
-    for place in digits:
+    for place in range(parameters.digits_per_coefficient):
         higher = rest // radix
-        np.subtract(rest, higher * radix + radix // 2, out=place)
+        np.subtract(rest, higher * radix + radix // 2, out=digits[:, place])
         rest = higher
     return Coefficients(digits.reshape(-1), distance, not outside and not rest.any())
+
+
+def batches(count: int) -> Iterator[slice]:
+    """The indexes 0..count - 1, BATCH at a time."""
+    for start in range(0, count, BATCH):
+        yield slice(start, min(start + BATCH, count))

@@ -23,7 +23,8 @@ find it after opening, where it costs the run. It is no protection against an at
 Bodies, N the ring degree:
 
 - kind 1, suite 1: the 64-byte seed of SEAL's Blake2xb generator, which expands to c1; then c0;
-- kind 1, suite 2: the 32-byte AES-256 key whose counter stream is c1; then the kept bits of c0;
+- kind 1, suite 2: the 32-byte AES-256 key, then the kept bits of c0; c1 are the bytes of the key's
+  counter stream from block number ``index`` N / 2 on, so that an update may use one key throughout;
 - kind 2: c0 (suite 2: its kept bits), then c1;
 - kinds 3 and 4: ``values_per_block`` signed 32-bit digits.
 
@@ -38,6 +39,7 @@ of 64. N is a multiple of 8.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -92,14 +94,15 @@ def parse(block: bytes, parameters: Parameters, kind: Kind, index: int, count: i
         raise Refused("a block is not bytes")
     if len(block) != HEADER_BYTES + body_bytes:
         raise Refused("a block of another size than its parameters give")
-    number, client = (int.from_bytes(block[at : at + 4], "little") for at in (24, 28))
+    number, client = _ORIGIN.unpack_from(block, 24)
     if (client == SUM_CLIENT) != (kind in (Kind.SUM, Kind.SUM_WORDS)):
         raise Refused("a block has another client than expected")
     place = Place(kind, number, client, index, count)
     start, body = _start(parameters, place), memoryview(block)[HEADER_BYTES:]
-    for name, first, last in _FIELDS:
-        if block[first:last] != start[first:last]:
-            raise Refused(f"a block has another {name} than expected")
+    if block[:_DIGEST_AT] != start:
+        different = next(name for name, first, last in _FIELDS
+                         if block[first:last] != start[first:last])
+        raise Refused(f"a block has another {different} than expected")
     if block[_DIGEST_AT:HEADER_BYTES] != _digest(start, (body,)):
         raise Refused("a block was damaged on its way")
     return place, body
@@ -107,14 +110,13 @@ def parse(block: bytes, parameters: Parameters, kind: Kind, index: int, count: i
 
 _FIELDS = (("magic", 0, 4), ("format version", 4, 5), ("kind", 5, 6), ("suite", 6, 8),
            ("parameter fingerprint", 8, 24), ("place in its update", 32, 40))
+_START, _ORIGIN = struct.Struct("<4s4B16s4I"), struct.Struct("<2I")
 
 
 def _start(parameters: Parameters, place: Place) -> bytes:
-    numbers = (place.round, place.client, place.index, place.count)
-    return b"".join((
-        MAGIC, bytes((VERSION, place.kind, parameters.suite_code, 0)),
-        bytes.fromhex(parameters.fingerprint)[:16],
-        *(number.to_bytes(4, "little") for number in numbers)))
+    return _START.pack(MAGIC, VERSION, place.kind, parameters.suite_code, 0,
+                       bytes.fromhex(parameters.fingerprint)[:16], place.round, place.client,
+                       place.index, place.count)
 
 
 def _digest(start: bytes, body: Sequence[bytes | memoryview]) -> bytes:
@@ -135,36 +137,38 @@ def packed_bytes(count: int, bits: int) -> int:
     return count * bits // 8
 
 
-def pack_bits(numbers: Words, bits: int) -> bytes:
-    """(n,) numbers below 2^bits, n a multiple of 8, 1 <= bits <= 64 -> n bits / 8 bytes."""
-    parts: list[bytes] = []
+def pack_bits(rows: Words, bits: int) -> list[bytes]:
+    """(m, n) numbers below 2^bits, n a multiple of 8, 1 <= bits <= 64 -> m times n bits / 8 bytes.
+
+    Many rows at once are faster, and leave Python's lock to other threads meanwhile."""
+    parts: list[NDArray[np.uint8]] = []
     for width, shift in _planes(bits):
-        part = numbers >> np.uint64(shift) if shift else numbers
+        part = rows >> np.uint64(shift) if shift else rows
         if width >= 8:
-            parts.append(part.astype(_DTYPES[width]).tobytes())
+            parts.append(np.ascontiguousarray(part.astype(_DTYPES[width])).view(np.uint8))
             continue
-        rows = (part.astype(np.uint8) & np.uint8(2**width - 1)).reshape(8 // width, -1)
-        packed = rows[0].copy()
-        for place in range(1, len(rows)):
-            packed |= rows[place] << np.uint8(place * width)
-        parts.append(packed.tobytes())
-    return b"".join(parts)
+        pieces = (part.astype(np.uint8) & np.uint8(2**width - 1)).reshape(len(rows), 8 // width, -1)
+        packed = pieces[:, 0].copy()
+        for place in range(1, 8 // width):
+            packed |= pieces[:, place] << np.uint8(place * width)
+        parts.append(packed)
+    return [row.tobytes() for row in np.concatenate(parts, axis=1)]
 
 
-def unpack_bits(body: bytes | memoryview, count: int, bits: int) -> Words:
-    """Inverse of :func:`pack_bits`: ``count`` numbers, each below 2^bits whatever the bytes."""
-    numbers, at = np.zeros(count, np.uint64), 0
+def unpack_bits(bodies: Sequence[bytes | memoryview], count: int, bits: int) -> Words:
+    """Inverse of :func:`pack_bits`: (m, count) numbers, each below 2^bits whatever the bytes."""
+    packed = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
+    numbers, at = np.zeros((len(bodies), count), np.uint64), 0
     for width, shift in _planes(bits):
         size = count * width // 8
-        if width >= 8:
-            part = np.frombuffer(body, _DTYPES[width], size * 8 // width, at).astype(np.uint64)
-        else:
-            packed = np.frombuffer(body, np.uint8, size, at)
-            rows = [(packed >> np.uint8(place * width)) & np.uint8(2**width - 1)
-                    for place in range(8 // width)]
-            part = np.concatenate(rows).astype(np.uint64)
-        numbers |= part << np.uint64(shift) if shift else part
+        plane = packed[:, at : at + size]
         at += size
+        if width >= 8:
+            part = np.ascontiguousarray(plane).view(_DTYPES[width]).astype(np.uint64)
+        else:
+            part = np.concatenate([(plane >> np.uint8(place * width)) & np.uint8(2**width - 1)
+                                   for place in range(8 // width)], axis=1).astype(np.uint64)
+        numbers |= part << np.uint64(shift) if shift else part
     return numbers
 
 

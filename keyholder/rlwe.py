@@ -24,8 +24,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from encryption import rlwe
-from encryption.parallel import each
-from encryption.rlwe import RING_DEGREE, RLWEParameters
+from encryption.rlwe import BATCH, RING_DEGREE, RLWEParameters
 from encryption.types import Refused
 from encryption.wire import (
     Kind,
@@ -66,18 +65,10 @@ def new_secret() -> bytearray:
     return secret
 
 
-def errors() -> NDArray[np.int64]:
-    """(N,) fresh errors, centred binomial of 42 coins: variance 10.5, never beyond 21.
-
-    The coins are the AES-256 counter stream of a fresh key from the operating system, which no
-    other process or thread ever has, forked or not."""
-    coins = rlwe.uniform(os.urandom(rlwe.SEED_BYTES))
-    heads = np.bitwise_count(coins & _COINS).astype(np.int64)
-    return heads - np.bitwise_count((coins >> np.uint64(21)) & _COINS)
-
-
 class RLWECipher:
-    """Symmetric RLWE under one secret; what it decrypts leaves as exact integers or not at all."""
+    """Symmetric RLWE under one secret; what it decrypts leaves as exact integers or not at all.
+
+    Not for two threads at once: it works in memory of its own, BATCH blocks at a time."""
 
     def __init__(self, secret: Readable, parameters: RLWEParameters) -> None:
         """Raises UnusableSecret."""
@@ -86,66 +77,92 @@ class RLWECipher:
             raise UnusableSecret("the key does not belong to these parameters; copy it again")
         self._parameters = parameters
         self._transform = scipy.fft.fft((values.astype(np.float64) - 1) * _TWIST)
+        self._public, self._coins = rlwe.Stream(), rlwe.Stream()
+        self._numbers = np.empty((BATCH, RING_DEGREE), np.complex128)
+        self._high = np.empty((BATCH, RING_DEGREE), np.int64)
 
     def __del__(self) -> None:
         if hasattr(self, "_transform"):
             self._transform[:] = 0  # it is the key in another form
+            self._coins.uniform(bytes(rlwe.SEED_BYTES), 0, BATCH)
 
     def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
-        rows = digits.reshape(-1, self._parameters.values_per_block)
-        return tuple(each(
-            lambda index: self._encrypt(
-                rows[index], Place(Kind.FRESH, number, client, index, len(rows))), len(rows)))
+        rows, parameters = digits.reshape(-1, self._parameters.values_per_block), self._parameters
+        seed, blocks = os.urandom(rlwe.SEED_BYTES), []
+        for batch in rlwe.batches(len(rows)):
+            c0 = rlwe.pack_coefficients(rows[batch], parameters)
+            c0 *= parameters.step
+            c0 += self.errors(len(c0))
+            words = c0.view(np.uint64)
+            words += self.product(self._public.uniform(seed, batch.start, len(words)))
+            bodies = pack_bits(rlwe.drop(words, parameters.cut), parameters.kept_bits)
+            for index, body in enumerate(bodies, batch.start):
+                place = Place(Kind.FRESH, number, client, index, len(rows))
+                blocks.append(frame(parameters, place, seed, body))
+        return tuple(blocks)
 
     def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
         check_count(blocks, count)
         for index, block in enumerate(blocks):
-            self._parse(block, index, count, number)
+            if self._parse(block, index, count)[0].round != number:
+                raise Refused("a block belongs to another round")
 
     def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
-        parts = each(lambda index: self._decrypt(blocks[index], index, len(blocks), clients),
-                     len(blocks))
-        return np.concatenate(parts)
+        digits = np.empty((len(blocks), self._parameters.values_per_block), np.int64)
+        for batch in rlwe.batches(len(blocks)):
+            bodies = [self._parse(blocks[index], index, len(blocks))[1]
+                      for index in range(batch.start, batch.stop)]
+            digits[batch] = self._decrypt(bodies, clients)
+        return digits.reshape(-1)
 
-    def _encrypt(self, digits: NDArray[np.int64], place: Place) -> bytes:
-        parameters, seed = self._parameters, os.urandom(rlwe.SEED_BYTES)
-        body = rlwe.pack_coefficients(digits, parameters) * parameters.step
-        body += errors()
-        c0 = body.view(np.uint64) + self.product(rlwe.uniform(seed))
-        return frame(parameters, place, seed,
-                     pack_bits(rlwe.drop(c0, parameters.cut), parameters.kept_bits))
+    def errors(self, count: int) -> NDArray[np.int8]:
+        """(count, N) fresh errors, centred binomial of 42 coins: variance 10.5, never beyond 21.
 
-    def _parse(self, block: bytes, index: int, count: int, number: int | None = None
-               ) -> tuple[memoryview, memoryview]:
-        """Bodies of c0 and c1. Raises Refused."""
-        parameters = self._parameters
-        c0 = packed_bytes(RING_DEGREE, parameters.kept_bits)
-        c1 = packed_bytes(RING_DEGREE, rlwe.MODULUS_BITS - parameters.sum_cut)
-        place, body = parse(block, parameters, Kind.SUM, index, count, c0 + c1)
-        if number not in (None, place.round):
-            raise Refused("a block belongs to another round")
-        return body[:c0], body[c0:]
-
-    def _decrypt(self, block: bytes, index: int, count: int, clients: int) -> NDArray[np.int64]:
-        parameters, cut = self._parameters, self._parameters.sum_cut
-        first, second = self._parse(block, index, count)
-        c0 = unpack_bits(first, RING_DEGREE, parameters.kept_bits) << np.uint64(parameters.cut)
-        c1 = unpack_bits(second, RING_DEGREE, rlwe.MODULUS_BITS - cut) << np.uint64(cut)
-        found = rlwe.unpack_coefficients((c0 - self.product(c1)).view(np.int64), parameters)
-        if not found.distance <= parameters.grid_bound(clients):
-            raise GridCheckFailed("a coefficient is off the integer grid")
-        if not found.in_range:
-            raise DigitOutOfRange("a digit is out of range")
-        return found.digits
+        The coins are the AES-256 counter stream of a fresh key from the operating system, which
+        no other process or thread ever has, forked or not."""
+        coins = self._coins.uniform(os.urandom(rlwe.SEED_BYTES), 0, count)
+        others = np.right_shift(coins, np.uint64(21), out=self._high[:count].view(np.uint64))
+        coins &= _COINS
+        others &= _COINS
+        return np.bitwise_count(coins).view(np.int8) - np.bitwise_count(others).view(np.int8)
 
     def product(self, words: Words) -> Words:
-        """(N,) words times the secret, negacyclic, mod 2^64. Exact, as derived above."""
-        parts = ((words + _FLIP) ^ _FLIP).view("<i4")  # l and h of each word, in turn
-        numbers = parts.astype(np.float64).view(np.complex128)
+        """(m, N) words times the secret, negacyclic, mod 2^64, in place of the words, m at most
+        BATCH. Exact, as derived above."""
+        words += _FLIP
+        words ^= _FLIP
+        numbers, high = self._numbers[: len(words)], self._high[: len(words)]
+        numbers.view(np.float64)[:] = words.view("<i4")  # l and h of each word, in turn
         numbers *= _TWIST
         numbers = scipy.fft.fft(numbers, overwrite_x=True)
         numbers *= self._transform
         numbers = scipy.fft.ifft(numbers, overwrite_x=True)
         numbers *= _UNTWIST
-        rounded = np.rint(numbers.view(np.float64)).astype(np.int64)
-        return (rounded[0::2] + (rounded[1::2] << 32)).view(np.uint64)
+        parts = numbers.view(np.float64)
+        np.rint(parts, out=parts)
+        np.copyto(words.view(np.int64), parts[:, 0::2], casting="unsafe")
+        np.copyto(high, parts[:, 1::2], casting="unsafe")
+        high <<= 32
+        words += high.view(np.uint64)
+        return words
+
+    def _parse(self, block: bytes, index: int, count: int) -> tuple[Place, memoryview]:
+        """Raises Refused."""
+        bits = self._parameters.kept_bits + rlwe.MODULUS_BITS - self._parameters.sum_cut
+        return parse(block, self._parameters, Kind.SUM, index, count,
+                     packed_bytes(RING_DEGREE, bits))
+
+    def _decrypt(self, bodies: Sequence[memoryview], clients: int) -> NDArray[np.int64]:
+        parameters, cut = self._parameters, self._parameters.sum_cut
+        at = packed_bytes(RING_DEGREE, parameters.kept_bits)
+        c0 = unpack_bits([body[:at] for body in bodies], RING_DEGREE, parameters.kept_bits)
+        c1 = unpack_bits([body[at:] for body in bodies], RING_DEGREE, rlwe.MODULUS_BITS - cut)
+        c0 <<= np.uint64(parameters.cut)
+        c1 <<= np.uint64(cut)
+        c0 -= self.product(c1)
+        found = rlwe.unpack_coefficients(c0.view(np.int64), parameters)
+        if not found.distance <= parameters.grid_bound(clients):
+            raise GridCheckFailed("a coefficient is off the integer grid")
+        if not found.in_range:
+            raise DigitOutOfRange("a digit is out of range")
+        return found.digits.reshape(len(bodies), -1)

@@ -24,7 +24,7 @@ summed over 2^13 digits, stay below 2^62: int64 is exact, and no BLAS with its t
 from __future__ import annotations
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from encryption.control import TAG_BITS, TAGS, ControlLayout
@@ -33,40 +33,46 @@ from keyholder.keys import SharedKey
 
 PRIME = 2**TAG_BITS - 1
 _STRETCH = 2**13
-_PART_BITS = 16
-_ZEROS = memoryview(bytes(8 * _STRETCH))
+_PIECE_BITS = 16
+_ZEROS = memoryview(bytes(8 * (_STRETCH + TAGS - 1)))
 
 
 def tags(digits: NDArray[np.int64], key: SharedKey, round_id: RoundId) -> tuple[int, ...]:
     """(n,) digits with |d| <= 2^31 -> three tags below p."""
-    stream, totals = _stream(key, round_id), [0] * TAGS
-    ahead = _words(stream, TAGS - 1)
-    for start in range(0, len(digits), _STRETCH):
-        stretch = digits[start : start + _STRETCH]
-        words = np.concatenate([ahead, _words(stream, len(stretch))])
-        ahead = words[len(stretch) :]
-        limbs = words.view("<u4").reshape(-1, 2)
-        parts = _parts(stretch)
-        for limb in range(2):
-            column = limbs[:, limb].astype(np.int64)
-            for tag in range(TAGS):
-                shifted = column[tag : tag + len(stretch)]
-                totals[tag] += sum(int(np.dot(shifted, part)) << (32 * limb + shift)
-                                   for shift, part in parts)
+    secret = _stream_key(key, round_id)
+    totals = [0] * TAGS
+    for first in range(0, len(digits), _STRETCH):
+        found = _stretch_tags(digits, secret, first)
+        totals = [total + more for total, more in zip(totals, found, strict=True)]
     return tuple(total % PRIME for total in totals)
 
 
-def _words(stream: CipherContext, count: int) -> NDArray[np.uint64]:
-    """(count,) coefficients, the next of the stream."""
-    words = np.frombuffer(stream.update(_ZEROS[: 8 * count]), "<u8")
-    return words & np.uint64(PRIME)
+def _stretch_tags(digits: NDArray[np.int64], secret: bytes, first: int) -> list[int]:
+    """What the stretch of digits from number ``first`` on adds to each tag."""
+    stretch = digits[first : first + _STRETCH]
+    limbs = _coefficients(secret, first, len(stretch) + TAGS - 1).view("<u4").reshape(-1, 2)
+    pieces, totals = _pieces(stretch), [0] * TAGS
+    for limb in range(2):
+        column = limbs[:, limb].astype(np.int64)
+        for tag in range(TAGS):
+            shifted = column[tag : tag + len(stretch)]
+            totals[tag] += sum(int(np.dot(shifted, piece)) << (32 * limb + shift)
+                               for shift, piece in pieces)
+    return totals
 
 
-def _parts(digits: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """(shift, part) with digits = sum of part * 2^shift and |part| <= 2^17."""
+def _coefficients(secret: bytes, first: int, count: int) -> NDArray[np.uint64]:
+    """(count,) coefficients r from number ``first``, which is even, on."""
+    counter = (first // 2).to_bytes(16, "big")
+    stream = Cipher(algorithms.AES256(secret), modes.CTR(counter)).encryptor()
+    return np.frombuffer(stream.update(_ZEROS[: 8 * count]), "<u8") & np.uint64(PRIME)
+
+
+def _pieces(digits: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
+    """(shift, piece) with digits = sum of piece * 2^shift and |piece| <= 2^17."""
     if int(digits.min()) >= -(2**17) and int(digits.max()) <= 2**17:
         return [(0, digits)]
-    return [(0, digits & (2**_PART_BITS - 1)), (_PART_BITS, digits >> _PART_BITS)]
+    return [(0, digits & (2**_PIECE_BITS - 1)), (_PIECE_BITS, digits >> _PIECE_BITS)]
 
 
 def to_digits(values: tuple[int, ...], layout: ControlLayout) -> NDArray[np.int64]:
@@ -85,9 +91,9 @@ def from_digits(sums: NDArray[np.int64], clients: int, layout: ControlLayout) ->
                  for limbs in per_tag)
 
 
-def _stream(key: SharedKey, round_id: RoundId) -> CipherContext:
+def _stream_key(key: SharedKey, round_id: RoundId) -> bytes:
+    """One key for one stream, so its counter may start at zero."""
     run = round_id.run.encode()
-    purpose = b"".join((b"tags\0", bytes.fromhex(key.fingerprint), len(run).to_bytes(8, "little"),
-                        run, round_id.round.to_bytes(8, "little")))
-    # One key for one stream, so the counter may start at zero.
-    return Cipher(algorithms.AES256(key.derive(purpose)), modes.CTR(bytes(16))).encryptor()
+    return key.derive(b"".join((
+        b"tags\0", bytes.fromhex(key.fingerprint), len(run).to_bytes(8, "little"), run,
+        round_id.round.to_bytes(8, "little"))))

@@ -91,10 +91,11 @@ def _slowly_packed(numbers: list[int], bits: int) -> bytes:
 def test_numbers_survive_and_are_packed_as_documented(bits: int) -> None:
     numbers = np.random.default_rng(bits).integers(0, 2**bits, 64, np.uint64)
     numbers[:2] = 0, 2**bits - 1
-    packed = pack_bits(numbers, bits)
-    assert len(packed) == packed_bytes(64, bits) == 8 * bits
-    assert packed == _slowly_packed(numbers.tolist(), bits)
-    assert np.array_equal(unpack_bits(packed, 64, bits), numbers)
+    rows = np.stack([numbers, numbers[::-1]])
+    packed = pack_bits(rows, bits)
+    assert [len(row) for row in packed] == [packed_bytes(64, bits)] * 2 == [8 * bits] * 2
+    assert packed == [_slowly_packed(row, bits) for row in rows.tolist()]
+    assert np.array_equal(unpack_bits(packed, 64, bits), rows)
 
 
 def _real(suite: str) -> tuple[Parameters, ControlLayout, SharedKey, bytes, bytes]:
@@ -200,7 +201,7 @@ def test_a_residue_must_lie_below_the_prime() -> None:
     place = Place.of_sum(Kind.SUM, 1, 0, 1)
     for largest, fits in ((parameters.prime - 1, True), (parameters.prime, False)):
         words[17] = largest
-        block = frame(parameters, place, *[pack_bits(words, parameters.prime_bits)] * 2)
+        block = frame(parameters, place, *pack_bits(np.stack([words] * 2), parameters.prime_bits))
         with MemoryFile() as file:
             if fits:
                 load_sum(block, parameters, 0, 1, file)

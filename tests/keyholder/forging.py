@@ -77,7 +77,7 @@ def _encoded(parameters: CKKSParameters, digits: NDArray[np.int64], place: Place
     with MemoryFile() as file:
         plain.save(file.path)
         residues = np.frombuffer(seal_body(file.read(), 72 + words)[72:], "<u8")
-    return frame(parameters, place, pack_bits(residues, parameters.prime_bits),
+    return frame(parameters, place, *pack_bits(residues.reshape(1, -1), parameters.prime_bits),
                  bytes(packed_bytes(parameters.ring_degree, parameters.prime_bits)))
 
 
@@ -85,16 +85,16 @@ def rlwe_words(parameters: rlwe.RLWEParameters, block: bytes) -> NDArray[np.uint
     """(2, N) words of c0 and c1 of a summed block."""
     body, cut = block[HEADER_BYTES:], parameters.sum_cut
     size = packed_bytes(4096, parameters.kept_bits)
-    return np.stack([
-        unpack_bits(body[:size], 4096, parameters.kept_bits) << np.uint64(parameters.cut),
-        unpack_bits(body[size:], 4096, 64 - cut) << np.uint64(cut)])
+    return np.concatenate([
+        unpack_bits([body[:size]], 4096, parameters.kept_bits) << np.uint64(parameters.cut),
+        unpack_bits([body[size:]], 4096, 64 - cut) << np.uint64(cut)])
 
 
 def _rlwe_block(parameters: rlwe.RLWEParameters, words: NDArray[np.uint64], place: Place) -> bytes:
-    c0 = rlwe.drop(words[0], parameters.cut) & np.uint64(2**parameters.kept_bits - 1)
-    c1 = words[1] >> np.uint64(parameters.sum_cut)
-    return frame(parameters, place, pack_bits(c0, parameters.kept_bits),
-                 pack_bits(c1, 64 - parameters.sum_cut))
+    c0 = rlwe.drop(words[:1].copy(), parameters.cut) & np.uint64(2**parameters.kept_bits - 1)
+    c1 = words[1:] >> np.uint64(parameters.sum_cut)
+    return frame(parameters, place, *pack_bits(c0, parameters.kept_bits),
+                 *pack_bits(c1, 64 - parameters.sum_cut))
 
 
 def _combined(parameters: Parameters, blocks: Sequence[bytes], weights: Sequence[int]) -> bytes:
@@ -124,7 +124,7 @@ def _shifted(parameters: Parameters, block: bytes, digits: NDArray[np.int64], of
         return frame(parameters, place, words.astype("<i4").tobytes())
     if isinstance(parameters, rlwe.RLWEParameters):
         words = rlwe_words(parameters, block)
-        added = rlwe.pack_coefficients(digits, parameters) * parameters.step
+        added = rlwe.pack_coefficients(digits, parameters)[0] * parameters.step
         added[3] += int(off_grid * parameters.step)
         words[0] += added.view(np.uint64)
         return _rlwe_block(parameters, words, place)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from encryption import rlwe
 from encryption.accumulator import make_accumulator
 from encryption.parameters import RLWEParameters
 from encryption.wire import HEADER_BYTES
-from keyholder.rlwe import RLWECipher, UnusableSecret, errors, new_secret
+from keyholder.rlwe import RLWECipher, UnusableSecret, new_secret
 from tests.keyholder.forging import rlwe_words
 
 DEGREE = rlwe.RING_DEGREE
@@ -31,6 +32,10 @@ def _slow_product(words: NDArray[np.uint64], secret: NDArray[np.int64]) -> NDArr
     product = full[:DEGREE].copy()
     product[: DEGREE - 1] -= full[DEGREE:]
     return product
+
+
+def _product(cipher: RLWECipher, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return cipher.product(words.reshape(1, -1).copy())[0]
 
 
 WORDS = {
@@ -54,8 +59,8 @@ def test_the_product_is_exact(words: str, secret: str) -> None:
     random = np.random.default_rng(5)
     key = SECRETS[secret](random).tobytes()
     factor = WORDS[words](random)
-    cipher = RLWECipher(key, PARAMETERS)
-    assert np.array_equal(cipher.product(factor), _slow_product(factor, _signed(key)))
+    assert np.array_equal(_product(RLWECipher(key, PARAMETERS), factor),
+                          _slow_product(factor, _signed(key)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -64,7 +69,7 @@ def test_the_product_is_exact_on_random_words(seed: int) -> None:
     random = np.random.default_rng(seed)
     key = random.integers(0, 3, DEGREE).astype(np.uint8).tobytes()
     factor = random.integers(0, 2**64, DEGREE, np.uint64)
-    assert np.array_equal(RLWECipher(key, PARAMETERS).product(factor),
+    assert np.array_equal(_product(RLWECipher(key, PARAMETERS), factor),
                           _slow_product(factor, _signed(key)))
 
 
@@ -76,9 +81,10 @@ def test_an_encryption_is_what_the_definition_says() -> None:
     accumulator = make_accumulator(PARAMETERS, 1)
     accumulator.fold((block,))
     c0, _ = rlwe_words(PARAMETERS, accumulator.finish()[0])
-    c1 = rlwe.uniform(block[HEADER_BYTES : HEADER_BYTES + rlwe.SEED_BYTES])
+    seed = block[HEADER_BYTES : HEADER_BYTES + rlwe.SEED_BYTES]
+    c1 = rlwe.Stream().uniform(seed, 0, 1)[0]
     phase = (c0 - _slow_product(c1, _signed(secret))).view(np.int64)
-    off = phase - rlwe.pack_coefficients(digits, PARAMETERS) * PARAMETERS.step
+    off = phase - rlwe.pack_coefficients(digits, PARAMETERS)[0] * PARAMETERS.step
     assert np.abs(off).max() <= 21 + 2 ** (PARAMETERS.cut - 1)
     assert off.std() == pytest.approx(math.sqrt(10.5 + 4**PARAMETERS.cut / 12), rel=0.05)
 
@@ -90,8 +96,9 @@ def _deviations(parameters: RLWEParameters, updates: list[NDArray[np.int64]]) ->
     for client, update in enumerate(updates):
         accumulator.fold(cipher.encrypt(update, 1, client))
     c0, c1 = rlwe_words(parameters, accumulator.finish()[0])
-    phase = (c0 - cipher.product(c1)).view(np.int64)
-    return phase - rlwe.pack_coefficients(np.sum(updates, axis=0), parameters) * parameters.step
+    phase = (c0 - _product(cipher, c1)).view(np.int64)
+    total = rlwe.pack_coefficients(np.sum(updates, axis=0), parameters)[0]
+    return phase - total * parameters.step
 
 
 @pytest.mark.parametrize(("clients", "bits"), [(2, 20), (6, 8), (6, 16), (64, 16), (64, 8)])
@@ -122,7 +129,8 @@ def measured_ratio(off: NDArray[np.float64], predicted: float) -> float:
 
 
 def test_errors_are_centred_binomial() -> None:
-    drawn = np.concatenate([errors() for _ in range(200)])
+    cipher = RLWECipher(new_secret(), PARAMETERS)
+    drawn = np.concatenate([cipher.errors(8).reshape(-1) for _ in range(25)]).astype(np.int64)
     assert np.abs(drawn).max() <= 21
     assert drawn.mean() == pytest.approx(0, abs=5 * math.sqrt(10.5 / drawn.size))
     assert drawn.var() == pytest.approx(10.5, rel=0.01)
@@ -130,6 +138,25 @@ def test_errors_are_centred_binomial() -> None:
     counts = np.array([(drawn == k).sum() for k in range(-8, 9)])
     chi = ((counts - drawn.size * expected) ** 2 / (drawn.size * expected)).sum()
     assert chi < 45  # 17 cells: the chance of more is 2e-4
+
+
+def test_streams_are_the_counter_stream_and_do_not_overlap() -> None:
+    seed = bytes(range(32))
+    stream = rlwe.Stream()
+    whole = stream.uniform(seed, 0, 8).copy()
+    cipher = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor()
+    assert whole.tobytes() == cipher.update(bytes(8 * 8 * DEGREE))
+    for first in range(8):
+        assert np.array_equal(stream.uniform(seed, first, 1)[0], whole[first])
+    assert len(np.unique(whole)) == whole.size
+
+
+def test_the_key_is_gone_with_its_cipher() -> None:
+    cipher = RLWECipher(new_secret(), PARAMETERS)
+    transform = cipher._transform
+    assert transform.any()
+    del cipher
+    assert not transform.any()
 
 
 def test_a_secret_is_uniform_and_ternary() -> None:
@@ -161,7 +188,7 @@ def test_sums_of_packed_digits_unpack_to_sums(cohort: tuple[int, int], seed: int
         total = random.integers(clients * low, clients * high + 1, parameters.values_per_block)
     else:
         total = np.full(parameters.values_per_block, counts[0] * low + counts[1] * high)
-    noise = random.integers(-(parameters.step // 2) + 1, parameters.step // 2, DEGREE)
+    noise = random.integers(-(parameters.step // 2) + 1, parameters.step // 2, (1, DEGREE))
     phase = rlwe.pack_coefficients(total, parameters) * parameters.step + noise
     found = rlwe.unpack_coefficients(phase, parameters)
     assert found.in_range and np.array_equal(found.digits, total)
@@ -171,7 +198,7 @@ def test_sums_of_packed_digits_unpack_to_sums(cohort: tuple[int, int], seed: int
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_is_decrypted_is_reported_without_an_exception(seed: int) -> None:
-    phase = np.random.default_rng(seed).integers(-2**63, 2**63, DEGREE)
+    phase = np.random.default_rng(seed).integers(-2**63, 2**63, (1, DEGREE))
     found = rlwe.unpack_coefficients(phase, PARAMETERS)
     assert found.distance <= 0.5 + 1 / PARAMETERS.step
     assert found.distance > PARAMETERS.grid_bound(6)
