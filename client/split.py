@@ -21,7 +21,10 @@ class SplitChanged(Refused):
 
 def pin(path: Path, config: Config) -> None:
     """Remember the first run's division in ``path``; raises SplitChanged for any other."""
-    split = json.dumps({"seed": config.seed, "holdout_fraction": config.task.holdout_fraction})
+    held_out = {"seed": config.seed, "holdout_fraction": config.task.holdout_fraction}
+    if config.task.holdout_partners:
+        held_out["holdout_partners"] = sorted(config.task.holdout_partners)
+    split = json.dumps(held_out)
     try:
         # Linked into place whole: of two first runs, one wins and the other is compared to it.
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -30,7 +33,7 @@ def pin(path: Path, config: Config) -> None:
     except FileExistsError:
         if path.read_text() != split:
             raise SplitChanged(
-                "earlier runs of this site held out other customers; use the same seed and "
-                "task.holdout_fraction") from None
+                "earlier runs of this site held out other customers; use the same seed, "
+                "task.holdout_fraction and task.holdout_partners") from None
     finally:
         temporary.unlink(missing_ok=True)

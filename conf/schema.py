@@ -58,12 +58,21 @@ class TaskConfig:
     test_snapshot: str = ""
     holdout_fraction: float = 0.2
     """Share of customers kept out of training; a keyed hash of the customer decides."""
+    holdout_partners: list[str] = field(default_factory=list)
+    """Only these partners keep customers out of training; empty: all of them. For partners with
+    a handful of customers, who need each for training."""
+    validation_fraction: float = 0.125
+    """Utilities only: share of each home's days that validates; before it lie training days."""
+    test_fraction: float = 0.125
+    """Utilities only: share of each home's days, its last ones, that test."""
     newcomer_partner: str | None = None
     """Simulation only: this partner keeps just ``newcomer_customers`` training customers."""
     newcomer_customers: int = 0
+    newcomer_days: int = 56
+    """Utilities only: and just these last days of their training time."""
 
     def validate(self) -> None:
-        _one_of(self.name, "task", ("retail_repeat",))
+        _one_of(self.name, "task", ("retail_repeat", "utility_load"))
         _positive(self.history_days, "task.history_days")
         _positive(self.horizon_days, "task.horizon_days")
         _require(self.top_categories >= 0, "task.top_categories", "must not be negative")
@@ -71,7 +80,12 @@ class TaskConfig:
                  f"must lie between 0 and history_days - 1, got {self.quiet_days}")
         _require(0 < self.holdout_fraction < 1, "task.holdout_fraction",
                  f"must lie between 0 and 1, got {self.holdout_fraction}")
+        for name in ("validation_fraction", "test_fraction"):
+            value = getattr(self, name)
+            _require(0 < value < 0.5, f"task.{name}", f"must lie between 0 and .5, got {value}")
         _require(self.newcomer_customers >= 0, "task.newcomer_customers", "must not be negative")
+        _require(self.newcomer_days >= 14, "task.newcomer_days",
+                 f"two weeks (14) at least, got {self.newcomer_days}")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.schema import Config, InvalidConfig
 from experiments.series import Place, averaged, interval_text, whole_numbers, with_run
+
+
+@dataclass(frozen=True)
+class Example:
+    """Whom to cut down, and to how many customers. partner: None for one of middle size."""
+
+    partner: str | None
+    customers: tuple[int, ...]
+
+
+EXAMPLES = {"utility_load": Example("CA", (3,))}
+"""By task, for the data that comes with it."""
 
 
 def main(argv: list[str]) -> int:
@@ -21,8 +33,9 @@ def main(argv: list[str]) -> int:
         epilog="Other arguments are overrides as in `veilsum simulate`, for example "
         "privacy.epsilon=1 or task.newcomer_partner=area_2.",
     )
-    parser.add_argument("--customers", type=whole_numbers, default=(10, 25, 50), metavar="N,N",
-                        help="training customers of the newcomer (default 10,25,50)")
+    parser.add_argument("--customers", type=whole_numbers, metavar="N,N",
+                        help="training customers of the newcomer (default 10,25,50, or what the "
+                        "task's data suggests)")
     parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
                         help="seeds of the split to average over (default 0,1,2)")
     parser.add_argument("--write", type=Path, metavar="FILE",
@@ -35,7 +48,7 @@ def main(argv: list[str]) -> int:
                            lambda config: _study(config, options.customers, options.seeds, place))
 
 
-def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...],
+def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...],
            place: Place | None) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -47,9 +60,13 @@ def _study(config: Config, sizes: tuple[int, ...], seeds: tuple[int, ...],
 
     if place is not None:
         place.check()
+    example = EXAMPLES.get(config.task.name)
+    if example is None or config.task.path is not None:
+        example = Example(None, (10, 25, 50))
+    sizes = sizes or example.customers
+    partner = config.task.newcomer_partner or example.partner or _middle_partner(config)
     if not all(sizes):
         raise InvalidConfig("--customers", "a newcomer needs at least one customer")
-    partner = config.task.newcomer_partner or _middle_partner(config)
     metric = make_task(prepare(config)).metric
     label = metric_label(metric.name, metric.unit)
     headings = ("its customers", "alone", "joined", "gain by joining")

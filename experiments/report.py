@@ -156,6 +156,8 @@ def _fact_lines(result: RunResult) -> list[tuple[str, str]]:
         lines = [("privacy", privacy), ("if a key leaks", leak)]
     else:
         lines = [("privacy", "none: the model may reveal customers")]
+    if result.warning:
+        lines.append(("warning", result.warning))
     released = "  ".join(f"{name} {value}" for name, value in _released(result))
     if released and result.comparisons:
         lines.append(("released", f"{released} (held-out customers, noised)"))

@@ -54,10 +54,15 @@ def _prepare(config: Config, sites: dict[str, Path]) -> Config:
         config.federation,
         partners=partners,
         sites={name: str(sites[name]) for name in partners},
-        customers={name: max(10, round(len(load_partner(config, sites[name]).train), -1))
+        customers={name: _estimate(len(load_partner(config, sites[name]).train))
                    for name in partners},
     )
     return replace(config, federation=federation).validate()
+
+
+def _estimate(customers: int) -> int:
+    """Tens are what a partner would state openly; a handful it would state as it is."""
+    return round(customers, -1) if customers >= 10 else max(1, customers)
 
 
 def _node(work: Path, name: str, data: str) -> dict[str, str]:

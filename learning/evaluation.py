@@ -13,13 +13,16 @@ from conf.schema import ModelConfig
 from learning.metrics import Metric, interval
 from learning.models import build_model
 from learning.results import Comparison, Estimate
-from learning.task import Customers, PartnerData, Task
+from learning.task import Customers, PartnerData, Task, concatenate
 from learning.training import scores, train_locally
 
 WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0}
-"""Of the baselines, per model; chosen on validation (python -m experiments.task_study decay):
-near the best for partners of every size, where less would weaken small ones, more large ones."""
+"""Of the baselines, per model, where a task has no better one; chosen on validation
+(python -m experiments.task_study decay): near the best for partners of every size, where less
+would weaken small ones, more large ones."""
 RESAMPLES = 500
+FEWEST_FOR_INTERVALS = 5
+"""Resamples of fewer customers say nothing about those who are not there."""
 _WAYS = ("naive", "local", "pooled", "federated")
 
 
@@ -29,7 +32,7 @@ def fit_baselines(
     """Without privacy: partner -> a model of its own training customers, and one model of all
     partners' training customers together. The same public start for all."""
     start = build_model(model_config, task.shape, seed)
-    decay = WEIGHT_DECAY[model_config.name]
+    decay = task.weight_decay.get(model_config.name, WEIGHT_DECAY[model_config.name])
     local = {name: train_locally(start, data.train, task.loss, decay)
              for name, data in datas.items()}
     together = concatenate([data.train for data in datas.values()])
@@ -66,20 +69,6 @@ def exact(metric: Metric, parts: Sequence[tuple[Customers, NDArray[np.floating]]
     return metric.exact(together.scores[0], together.targets, together.customer)
 
 
-def concatenate(parts: list[Customers]) -> Customers:
-    """All customers of several partners, padded to the longest."""
-    longest = max(part.mask.shape[1] for part in parts)
-
-    def joined(arrays: tuple[NDArray[np.generic] | None, ...]) -> NDArray[np.generic] | None:
-        if any(array is None for array in arrays):
-            return None
-        return np.concatenate([
-            np.pad(array, [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
-            for array in arrays])
-
-    return Customers(*map(joined, zip(*(part.arrays for part in parts), strict=True)))
-
-
 @dataclass(frozen=True)
 class _Examples:
     """scores: (s, m, o), s ways to score; targets: (m, o); customer: (m,) in 0..customers - 1,
@@ -111,7 +100,10 @@ class _Examples:
 def _compare(name: str, group: _Examples, metric: Metric, seed: int,
              resamples: int) -> Comparison:
     values = [metric.exact(way, group.targets, group.customer) for way in group.scores]
-    drawn = metric.bootstrap(list(group.scores), group.targets, group.customer, resamples, seed)
+    drawn = np.full((len(_WAYS), 1), np.nan)
+    if group.customers >= FEWEST_FOR_INTERVALS:
+        drawn = metric.bootstrap(list(group.scores), group.targets, group.customer, resamples,
+                                 seed)
     sign = 1 if metric.higher_is_better else -1
     estimates = {way: interval(value, row)
                  for way, value, row in zip(_WAYS, values, drawn, strict=True)}

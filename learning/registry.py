@@ -14,8 +14,10 @@ from conf.schema import Config, TaskConfig
 from learning.models import build_model
 from learning.retail_repeat import RetailRepeat
 from learning.task import PartnerData, Task
+from learning.utility_load import UtilityLoad
 
-TASKS: Mapping[str, type[Task]] = {"retail_repeat": RetailRepeat}
+TASKS: Mapping[str, type[Task]] = {
+    "retail_repeat": RetailRepeat, "utility_load": UtilityLoad}
 
 
 def make_task(config: Config) -> Task:

@@ -56,6 +56,8 @@ class RunResult:
     unit: str = ""
     higher_is_better: bool = True
     naive_rule: str = ""
+    warning: str = ""
+    """What the reader must know before believing the numbers; "" where there is nothing."""
 
     @property
     def metric_label(self) -> str:

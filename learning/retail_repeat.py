@@ -7,11 +7,11 @@ in the ``horizon_days`` from the snapshot on.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from conf.schema import InvalidConfig, TaskConfig
 from learning import complete_journey, tables
 from learning.auc import Auc
 from learning.features import Events, Snapshot, feature_names, snapshot_at
+from learning.holdout import first_by_hash, held_out
 from learning.losses import CrossEntropy
 from learning.partner_file import cached, read_events
 from learning.site_table import scan_partner
@@ -37,6 +38,7 @@ class RetailRepeat:
 
     loss = CrossEntropy()
     metric = Auc()
+    weight_decay: Mapping[str, float] = MappingProxyType({})
     naive_rule = "days bought × activity ÷ days since the last purchase"
     prepare = staticmethod(tables.prepare_task)
 
@@ -129,27 +131,6 @@ def pack(snapshots: Sequence[Snapshot], wanted: NDArray[np.bool_]) -> Customers:
     mask = np.zeros(shape, np.bool_)
     mask[target] = True
     return Customers(filled(features), filled(targets)[..., None], mask, filled(naive)[..., None])
-
-
-def held_out(names: Sequence[str], seed: int, fraction: float) -> NDArray[np.bool_]:
-    """(n,) whether a customer stays out of training: its keyed hash alone decides."""
-    return _hashes(names, f"holdout {seed}") < fraction
-
-
-def first_by_hash(names: Sequence[str], seed: int, among: NDArray[np.bool_],
-                  count: int) -> NDArray[np.bool_]:
-    """(n,) the ``count`` customers of ``among`` with the smallest keyed hash."""
-    hashes = np.where(among, _hashes(names, f"newcomer {seed}"), np.inf)
-    chosen = np.zeros(len(names), np.bool_)
-    chosen[np.argsort(hashes, kind="stable")[:min(count, int(among.sum()))]] = True
-    return chosen
-
-
-def _hashes(names: Sequence[str], key: str) -> NDArray[np.float64]:
-    """(n,) in [0, 1)."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8, key=key.encode()).digest()
-               for name in names)
-    return np.frombuffer(b"".join(digests), ">u8").astype(np.float64) / 2.0**64
 
 
 def day_number(iso: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +94,20 @@ class Customers:
         return outputs if self.scale is None else self.naive + self.scale[..., None] * outputs
 
 
+def concatenate(parts: Sequence[Customers]) -> Customers:
+    """All customers of several parts (of several partners, say), padded to the longest."""
+    longest = max(part.mask.shape[1] for part in parts)
+
+    def joined(arrays: tuple[NDArray[np.generic] | None, ...]) -> NDArray[np.generic] | None:
+        if any(array is None for array in arrays):
+            return None
+        return np.concatenate([
+            np.pad(array, [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+            for array in arrays])
+
+    return Customers(*map(joined, zip(*(part.arrays for part in parts), strict=True)))
+
+
 @dataclass(frozen=True)
 class PartnerData:
     """Splits of one partner. train and validation hold the same customers at different times;
@@ -113,6 +128,8 @@ class Task(Protocol):
     shape: InputShape
     loss: Loss
     metric: Metric
+    weight_decay: Mapping[str, float]
+    """Of baselines, by model, where it is not learning.evaluation.WEIGHT_DECAY's."""
     naive_rule: str
     """The naive baseline in a few words."""
     feature_names: tuple[str, ...]

@@ -160,6 +160,22 @@ class PrivacyPlan:
     def _mu_squared_once(self) -> float:
         return math.fsum(region.mu_squared_once for region in self.regions)
 
+    def noise_to_signal(self, partners: int, customers: int) -> float:
+        """Norm of the noise on the updates of the whole run, over that of the largest sum that
+        ``customers`` could give, clipped and all pulling the same way. Public; 0 without noise.
+
+        Noise adds up by the root of the rounds, a signal by the rounds, so this hardly depends
+        on their number: about sqrt(parameters) / (mu * customers).
+        """
+        update = self.region("update")
+        if self.local_steps:
+            noise = self.local_noise_multiplier * math.sqrt(partners / self.local_steps)
+            full = self.sample_rate * customers
+        else:
+            noise = update.share_std_steps * update.step * math.sqrt(partners)
+            full = update.clip_norm * customers
+        return noise * math.sqrt(update.size / self.rounds) / full
+
     def round_event(self) -> dp.DpEvent:
         """What each round releases."""
         if self.mode == "none":

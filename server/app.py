@@ -24,7 +24,7 @@ from server.progress import Progress
 from server.released import ReleasedMetrics, noise_stds
 from server.tracking import DatasetDescription, RunTracker, result_metrics
 from server.tracking_names import registered_name, slug
-from server.trust import trust_statement
+from server.trust import noise_warning, trust_statement
 from strategies.agreement import Agreement
 from strategies.cohort import Cohort, join
 from strategies.fedavg import EncryptedFedAvg, RoundReport, Rules
@@ -106,6 +106,10 @@ def run_federation(config: Config, grid: Grid) -> RunResult:
     with (RunTracker.start(config, dataset=_dataset(config), tags=tags) as tracker,
           Progress(config.strategy.rounds, f"val/{metric.name}") as progress):
         progress.note(f"trust: {tags['trust']}")
+        warning = _noise_warning(config, agreement)
+        if warning:
+            progress.note(f"warning: {warning}")
+            tracker.tag("warning", warning)
         progress.stage("connecting partners")
         run = secrets.token_hex(16)
         cohort = join(grid, agreement.partners, config.quorum, run,
@@ -114,6 +118,11 @@ def run_federation(config: Config, grid: Grid) -> RunResult:
                     ReleasedMetrics(metric))
         final, released = _train_and_test(work, cohort, run, grid)
         return _finish(work, final, released, began)
+
+
+def _noise_warning(config: Config, agreement: Agreement) -> str:
+    ratio = agreement.training.noise_to_signal(len(agreement.partners), config.expected_customers)
+    return noise_warning(config, ratio)
 
 
 def _dataset(config: Config) -> DatasetDescription:
@@ -183,6 +192,7 @@ def _finish(
         unit=task.metric.unit,
         higher_is_better=task.metric.higher_is_better,
         naive_rule=task.naive_rule,
+        warning=_noise_warning(config, agreement),
     )
     work.progress.stage("recording the model and figures")
     model = make_model(config)

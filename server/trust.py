@@ -8,6 +8,9 @@ UNIT = "one customer, added or removed (all records of the customer)"
 
 _SHARED_KEY = ("Partners share one secret key; the operator has none. No partner may collude "
                "with the operator: together they could open a single partner's update.")
+NOISE_THAT_MATTERS = 0.15
+"""Of PrivacyPlan.noise_to_signal: above it a run warns."""
+
 _SUITES = {
     "shared_key": _SHARED_KEY,
     "shared_key_rlwe": f"{_SHARED_KEY} The cipher is Veilsum's own implementation of RLWE.",
@@ -31,3 +34,14 @@ def trust_statement(config: Config) -> dict[str, str]:
         "unit": UNIT,
         "trust": f"{_SUITES[config.encryption.name]} {privacy}",
     }
+
+
+def noise_warning(config: Config, noise_to_signal: float) -> str:
+    """Says so where too few customers take part for this epsilon; else ""."""
+    if noise_to_signal <= NOISE_THAT_MATTERS:
+        return ""
+    return (f"{config.expected_customers} customers are few for ε = {config.privacy.epsilon:g}: "
+            f"over the whole run the noise is {noise_to_signal:.0%} of all that they could "
+            "contribute if every one of them pulled the same way. The model may be worse than "
+            "without privacy, even worse than the naive rule. More customers, a larger "
+            "privacy.epsilon or a smaller model help; privacy=none shows what is lost.")

@@ -11,15 +11,9 @@ import pytest
 from conf.schema import Config, InvalidConfig, TaskConfig
 from experiments.task_study import task_config
 from learning.features import BOUND, HISTORY_FEATURES, Events, snapshot_at
+from learning.holdout import first_by_hash, held_out
 from learning.registry import load_partner
-from learning.retail_repeat import (
-    MAX_EXAMPLES,
-    RetailRepeat,
-    day_number,
-    first_by_hash,
-    held_out,
-    pack,
-)
+from learning.retail_repeat import MAX_EXAMPLES, RetailRepeat, day_number, pack
 from learning.task import Customers
 
 DAY = day_number("2024-06-01")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.schema import PrivacyConfig
-from privacy.accounting import pld_epsilon, rdp_epsilon
+from privacy.accounting import gaussian_mu, pld_epsilon, rdp_epsilon
 from privacy.grid import MAX_INFLATION, PlanImpossible
 from privacy.plan import PrivacyPlan
 from privacy.regions import MetricSums
@@ -186,3 +186,16 @@ def test_a_tampered_plan_would_be_noticed() -> None:
     plan = training()
     weaker = replace(plan.regions[0], share_std_steps=plan.regions[0].share_std_steps / 6)
     assert replace(plan, regions=(weaker, *plan.regions[1:])) != plan
+
+
+@pytest.mark.parametrize("name", ["noise_shares", "local_dp"])
+def test_noise_over_signal_hardly_depends_on_rounds_and_falls_with_customers(name: str) -> None:
+    few, many = (training(name, rounds=rounds, local_steps=1, sample_rate=1.0).noise_to_signal(
+        6, 600) for rounds in (10, 100))
+    assert few == pytest.approx(many, rel=0.02)
+    assert training(name).noise_to_signal(6, 1200) == pytest.approx(
+        training(name).noise_to_signal(6, 600) / 2)
+    mu = gaussian_mu(3.0, 1e-5) * math.sqrt(0.9)
+    parts = 6 / 5 if name == "noise_shares" else 6
+    assert many == pytest.approx(math.sqrt(30 * parts) / (mu * 600), rel=0.02)
+    assert training("none").noise_to_signal(6, 600) == 0
