@@ -18,6 +18,7 @@ from encryption.control import ControlLayout
 from encryption.rlwe import RLWEParameters
 from encryption.types import Accumulator, Parameters, Refused
 from encryption.wire import (
+    HEADER_BYTES,
     Kind,
     Place,
     check_count,
@@ -48,11 +49,12 @@ def blocks_needed(layout: ControlLayout) -> int:
 
 
 def digest(blocks: Sequence[bytes]) -> bytes:
-    """SHA-256 that binds an opening to its summed blocks: their number, lengths and bytes."""
-    state = hashlib.sha256(b"veilsum sum 1\0" + len(blocks).to_bytes(8, "little"))
+    """SHA-256 that binds an opening to its summed blocks: over their number and their headers, each
+    of which holds the SHA-256 of its body. Meaningful for blocks that were parsed, which checks
+    those."""
+    state = hashlib.sha256(b"veilsum sum 2\0" + len(blocks).to_bytes(8, "little"))
     for block in blocks:
-        state.update(len(block).to_bytes(8, "little"))
-        state.update(block)
+        state.update(block[:HEADER_BYTES])
     return state.digest()
 
 

@@ -139,18 +139,13 @@ def dump_sum(ciphertext: seal.Ciphertext, parameters: CKKSParameters, place: Pla
     return frame(parameters, place, *pack_bits(residues.reshape(2, -1), parameters.prime_bits))
 
 
-def parse_sum(block: bytes, parameters: CKKSParameters, index: int, count: int
-              ) -> tuple[Place, Words]:
-    """Place and (2 N,) residues of a block of kind SUM. Raises Refused."""
+def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int, file: MemoryFile
+             ) -> tuple[Place, seal.Ciphertext]:
+    """One block of kind SUM -> its place and the ciphertext. Raises Refused."""
     size = packed_bytes(parameters.ring_degree, parameters.prime_bits)
     place, body = parse(block, parameters, Kind.SUM, index, count, 2 * size)
-    return place, _residues([body[:size], body[size:]], parameters)
-
-
-def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int,
-             file: MemoryFile) -> seal.Ciphertext:
-    """One block of kind SUM -> ciphertext. Raises Refused."""
-    return _load(parameters, parse_sum(block, parameters, index, count)[1], b"", file)
+    residues = _residues([body[:size], body[size:]], parameters)
+    return place, _load(parameters, residues, b"", file)
 
 
 def _residues(bodies: list[memoryview], parameters: CKKSParameters) -> Words:

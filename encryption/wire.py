@@ -13,8 +13,8 @@ offset      size  content
 28          4     client: place in the federation's list of partners; 2^32 - 1 in a sum
 32          4     index of the block in its update, from 0
 36          4     number of blocks of the update
-40          24    first 24 bytes of SHA-256 over bytes 0..39 and the body
-64          ...   body
+40          32    SHA-256 over bytes 0..39 and the body
+72          ...   body
 ==========  ====  =======================================================================
 
 The digest finds transport damage before a block is added, where it costs one reply; the tags would
@@ -50,8 +50,8 @@ from numpy.typing import NDArray
 from encryption.types import Parameters, Refused
 
 MAGIC, VERSION = b"VEIL", 2
-HEADER_BYTES = 64
-_DIGEST_AT, _DIGEST_BYTES = 40, 24
+HEADER_BYTES = 72
+_DIGEST_AT = 40
 SUM_CLIENT = 2**32 - 1
 Words = NDArray[np.uint64]
 _PLANES = (64, 32, 16, 8, 4, 2, 1)
@@ -123,7 +123,7 @@ def _digest(start: bytes, body: Sequence[bytes | memoryview]) -> bytes:
     state = hashlib.sha256(start)
     for part in body:
         state.update(part)
-    return state.digest()[:_DIGEST_BYTES]
+    return state.digest()
 
 
 def check_count(blocks: Sequence[bytes], count: int) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from encryption.accumulator import dump_words, parse_words
-from encryption.ciphertext import MemoryFile, dump_fresh, load_sum, parse_sum, seal_context
+from encryption.ciphertext import MemoryFile, dump_fresh, load_sum, seal_context
 from encryption.ckks import CKKSParameters
 from encryption.packing import pack, unpack
 from encryption.rlwe import RLWEParameters
@@ -28,13 +28,13 @@ class SumCipher(Protocol):
         """(blocks * values_per_block,) signed digits of one client in round ``number`` -> its
         blocks."""
 
-    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
-        """Raises Refused unless these are ``count`` well-formed summed blocks of round ``number``.
-        Uses no key."""
+    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> Sequence[Any]:
+        """What :meth:`decrypt` takes. Raises Refused unless these are ``count`` well-formed summed
+        blocks of round ``number``. Uses no key."""
 
-    def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
-        """Well-formed summed blocks of ``clients`` updates -> (blocks * values_per_block,) digit
-        sums. Raises GridCheckFailed, DigitOutOfRange."""
+    def decrypt(self, parsed: Sequence[Any], clients: int) -> NDArray[np.int64]:
+        """Parsed blocks of a sum of ``clients`` updates -> (blocks * values_per_block,) digit sums.
+        Raises GridCheckFailed, DigitOutOfRange."""
 
 
 def make_cipher(key: SharedKey, parameters: Parameters) -> SumCipher:
@@ -73,26 +73,29 @@ class CKKSCipher:
                                          self._parameters, place, file))
         return tuple(blocks)
 
-    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
+    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> list[seal.Ciphertext]:
         check_count(blocks, count)
-        for index, block in enumerate(blocks):
-            _check_round(parse_sum(block, self._parameters, index, count)[0], number)
-
-    def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
-        bound, parts = self._parameters.grid_bound(clients), []
-        plain = seal.Plaintext()
+        parsed = []
         with MemoryFile() as file:
             for index, block in enumerate(blocks):
-                total = load_sum(block, self._parameters, index, len(blocks), file)
-                self._decryptor.decrypt(total, plain)
-                row = np.array(self._encoder.decode_complex(plain))[np.newaxis]
-                found = unpack(row, self._parameters)
-                if not found.distance <= bound:
-                    raise GridCheckFailed("a slot is off the integer grid")
-                if not found.in_range:
-                    raise DigitOutOfRange("a digit is out of range")
-                parts.append(found.digits)
-        return np.concatenate(parts)
+                place, total = load_sum(block, self._parameters, index, count, file)
+                _check_round(place, number)
+                parsed.append(total)
+        return parsed
+
+    def decrypt(self, parsed: Sequence[seal.Ciphertext], clients: int) -> NDArray[np.int64]:
+        bound, plain = self._parameters.grid_bound(clients), seal.Plaintext()
+        digits = np.empty((len(parsed), self._parameters.values_per_block), np.int64)
+        for row, total in zip(digits, parsed, strict=True):
+            self._decryptor.decrypt(total, plain)
+            slots = np.array(self._encoder.decode_complex(plain))[np.newaxis]
+            found = unpack(slots, self._parameters)
+            if not found.distance <= bound:
+                raise GridCheckFailed("a slot is off the integer grid")
+            if not found.in_range:
+                raise DigitOutOfRange("a digit is out of range")
+            row[:] = found.digits
+        return digits.reshape(-1)
 
 
 class PlaintextCipher:
@@ -108,18 +111,17 @@ class PlaintextCipher:
                        Place(Kind.FRESH_WORDS, number, client, index, len(rows)))
             for index, row in enumerate(rows))
 
-    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
+    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> list[memoryview]:
         check_count(blocks, count)
+        parsed = []
         for index, block in enumerate(blocks):
-            _check_round(self._parse(block, index, count)[0], number)
+            place, body = parse_words(block, self._parameters, Kind.SUM_WORDS, index, count)
+            _check_round(place, number)
+            parsed.append(body)
+        return parsed
 
-    def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
-        return np.concatenate([
-            np.frombuffer(self._parse(block, index, len(blocks))[1], "<i4").astype(np.int64)
-            for index, block in enumerate(blocks)])
-
-    def _parse(self, block: bytes, index: int, count: int) -> tuple[Place, memoryview]:
-        return parse_words(block, self._parameters, Kind.SUM_WORDS, index, count)
+    def decrypt(self, parsed: Sequence[memoryview], clients: int) -> NDArray[np.int64]:
+        return np.concatenate([np.frombuffer(body, "<i4").astype(np.int64) for body in parsed])
 
 
 def _check_round(place: Place, number: int) -> None:

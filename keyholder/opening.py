@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class SumOpener:
         failure retires run and key first, so an operator learns one bit of noise and no more.
         """
         self._check_claim(claim)
-        self._cipher.check_format(blocks, self._layout.blocks, claim.round_id.round)
+        parsed = self._cipher.parse(blocks, self._layout.blocks, claim.round_id.round)
         if digest(blocks) != claim.digest:
             raise DigestMismatch("the blocks are not those that the claim names")
         with self._guard.exclusive():
@@ -56,7 +57,7 @@ class SumOpener:
             if stored is not None and stored.values.shape == (self._layout.values,):
                 return stored
             try:
-                opened = self._open(claim, blocks)
+                opened = self._open(claim, parsed)
             except Exception:  # whatever it is, it may depend on the key
                 self._guard.retire(claim.round_id, self._key.key_id)
                 raise
@@ -71,9 +72,9 @@ class SumOpener:
         if any(a >= b for a, b in pairwise(members)) or not all(i in known for i in members):
             raise PartnerMapMismatch("the claim does not name partners in ascending order")
 
-    def _open(self, claim: OpeningClaim, blocks: Sequence[bytes]) -> OpenedSum:
+    def _open(self, claim: OpeningClaim, parsed: Sequence[Any]) -> OpenedSum:
         clients = len(claim.partners)
-        sums = self._cipher.decrypt(blocks, clients)
+        sums = self._cipher.decrypt(parsed, clients)
         self._check_partners(sums, claim.partners)
         self._check_ranges(sums, clients)
         self._check_tags(sums, clients, claim.round_id)

@@ -101,18 +101,21 @@ class RLWECipher:
                 blocks.append(frame(parameters, place, seed, body))
         return tuple(blocks)
 
-    def check_format(self, blocks: Sequence[bytes], count: int, number: int) -> None:
+    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> list[memoryview]:
         check_count(blocks, count)
+        bits = self._parameters.kept_bits + rlwe.MODULUS_BITS - self._parameters.sum_cut
+        size, parsed = packed_bytes(RING_DEGREE, bits), []
         for index, block in enumerate(blocks):
-            if self._parse(block, index, count)[0].round != number:
+            place, body = parse(block, self._parameters, Kind.SUM, index, count, size)
+            if place.round != number:
                 raise Refused("a block belongs to another round")
+            parsed.append(body)
+        return parsed
 
-    def decrypt(self, blocks: Sequence[bytes], clients: int) -> NDArray[np.int64]:
-        digits = np.empty((len(blocks), self._parameters.values_per_block), np.int64)
-        for batch in rlwe.batches(len(blocks)):
-            bodies = [self._parse(blocks[index], index, len(blocks))[1]
-                      for index in range(batch.start, batch.stop)]
-            digits[batch] = self._decrypt(bodies, clients)
+    def decrypt(self, parsed: Sequence[memoryview], clients: int) -> NDArray[np.int64]:
+        digits = np.empty((len(parsed), self._parameters.values_per_block), np.int64)
+        for batch in rlwe.batches(len(parsed)):
+            digits[batch] = self._decrypt(parsed[batch], clients)
         return digits.reshape(-1)
 
     def errors(self, count: int) -> NDArray[np.int8]:

@@ -1,5 +1,6 @@
 """Folding is all or nothing, keeps its memory, and counts."""
 
+import hashlib
 import tracemalloc
 
 import numpy as np
@@ -9,6 +10,7 @@ from encryption.accumulator import blocks_needed, digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.parameters import choose_parameters
 from encryption.types import Refused, RoundId
+from encryption.wire import HEADER_BYTES, frame
 from keyholder.keys import SharedKey
 from keyholder.sealer import Sealer
 from tests.keyholder import forging
@@ -81,12 +83,21 @@ def test_nothing_folded_is_an_error_of_the_caller(suite: str) -> None:
         make_accumulator(choose_parameters(suite, 3, 8), 0)
 
 
-def test_the_digest_separates_blocks() -> None:
-    seen = {digest(blocks) for blocks in
-            ((), (b"",), (b"", b""), (b"ab",), (b"a", b"b"), (b"b", b"a"), (b"ab", b""))}
-    assert len(seen) == 7
-    assert digest((b"ab",)).hex() == (
-        "f7a8d46333821b877ae74b730e35bedb87d41d9364c937ffd1897a2fb801a714")
+def test_the_digest_separates_sums(federation) -> None:
+    """By number, order and every bit of a body, through the digests in the headers."""
+    parameters, layout, updates = federation
+    accumulator = make_accumulator(parameters, layout.blocks)
+    accumulator.fold(updates[0])
+    total = accumulator.finish()
+    body = bytearray(total[0][HEADER_BYTES:])
+    body[100] ^= 1
+    changed = frame(parameters, forging.place_of(total[0]), bytes(body))
+    seen = {digest(blocks) for blocks in (
+        (), total, total[:-1], (total[1], total[0], *total[2:]), (changed, *total[1:]),
+        tuple(forging.relabel(parameters, block, round=2) for block in total))}
+    assert len(seen) == 6
+    assert digest((b"ab",)).hex() == hashlib.sha256(
+        b"veilsum sum 2\0" + (1).to_bytes(8, "little") + b"ab").hexdigest()
 
 
 @pytest.mark.parametrize("suite", ("shared_key", "shared_key_rlwe"))

@@ -66,8 +66,8 @@ def test_the_header_byte_by_byte() -> None:
     assert made[:8] == b"VEIL\x02\x02\x02\x00"
     assert made[8:24].hex() == parameters.fingerprint[:32]
     assert made[24:40] == bytes((7, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0))
-    assert made[40:64] == hashlib.sha256(made[:40] + b"body").digest()[:24]
-    assert made[64:] == b"body" and HEADER_BYTES == 64
+    assert made[40:72] == hashlib.sha256(made[:40] + b"body").digest()
+    assert made[72:] == b"body" and HEADER_BYTES == 72
 
 
 def _slowly_packed(numbers: list[int], bits: int) -> bytes:
@@ -153,7 +153,7 @@ def test_mutated_blocks_are_folded_or_refused(suite: str) -> None:
 
 
 def _with_digest(block: bytes) -> bytes:
-    return block[:40] + hashlib.sha256(block[:40] + block[64:]).digest()[:24] + block[64:]
+    return block[:40] + hashlib.sha256(block[:40] + block[72:]).digest() + block[72:]
 
 
 @pytest.mark.parametrize("suite", SUITES)

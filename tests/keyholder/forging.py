@@ -109,7 +109,7 @@ def _combined(parameters: Parameters, blocks: Sequence[bytes], weights: Sequence
         return _rlwe_block(parameters, words, place)
     evaluator = seal.Evaluator(seal_context(parameters))
     with MemoryFile() as file:
-        loaded = [load_sum(block, parameters, place.index, place.count, file)
+        loaded = [load_sum(block, parameters, place.index, place.count, file)[1]
                   for block, w in zip(blocks, weights, strict=True) for _ in range(w)]
         for one in loaded[1:]:
             evaluator.add_inplace(loaded[0], one)
@@ -132,7 +132,7 @@ def _shifted(parameters: Parameters, block: bytes, digits: NDArray[np.int64], of
     slots = pack(digits, parameters)[0]
     slots[3] += off_grid
     with MemoryFile() as file:
-        total = load_sum(block, parameters, place.index, place.count, file)
+        _, total = load_sum(block, parameters, place.index, place.count, file)
         seal.CKKSEncoder(context).encode(slots.tolist(), float(parameters.scale), plain)
         seal.Evaluator(context).add_plain_inplace(total, plain)
         return dump_sum(total, parameters, place, file)
