@@ -65,6 +65,9 @@ class TaskConfig:
     """Utilities only: share of each home's days that validates; before it lie training days."""
     test_fraction: float = 0.125
     """Utilities only: share of each home's days, its last ones, that test."""
+    simulated_homes: int = 0
+    """Utilities only: so many simulated homes of eight partners, like the real ones, instead of
+    them."""
     newcomer_partner: str | None = None
     """Simulation only: this partner keeps just ``newcomer_customers`` training customers."""
     newcomer_customers: int = 0
@@ -80,6 +83,10 @@ class TaskConfig:
                  f"must lie between 0 and history_days - 1, got {self.quiet_days}")
         _require(0 < self.holdout_fraction < 1, "task.holdout_fraction",
                  f"must lie between 0 and 1, got {self.holdout_fraction}")
+        _require(self.simulated_homes == 0 or self.simulated_homes >= 100, "task.simulated_homes",
+                 f"eight partners need 100 at least, got {self.simulated_homes}")
+        _require(not self.simulated_homes or self.path is None, "task.simulated_homes",
+                 "is for the homes that come with the task; drop it or task.path")
         for name in ("validation_fraction", "test_fraction"):
             value = getattr(self, name)
             _require(0 < value < 0.5, f"task.{name}", f"must lie between 0 and .5, got {value}")

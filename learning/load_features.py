@@ -50,6 +50,10 @@ class Home:
     def __len__(self) -> int:
         return len(self.load_kwh)
 
+    def until(self, day: int) -> Home:
+        """Before the ``day``-th."""
+        return Home(self.name, self.first_day, self.load_kwh[:day], self.temperature_c[:day])
+
     def since(self, day: int) -> Home:
         """From the ``day``-th on, as if nothing had been measured before."""
         return Home(self.name, self.first_day + day, self.load_kwh[day:], self.temperature_c[day:])

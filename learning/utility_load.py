@@ -7,14 +7,20 @@ beats yesterday and last week; models learn what it leaves open (learning.task.C
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from conf.schema import InvalidConfig, TaskConfig
+from learning import simulated_homes
 from learning.holdout import first_by_hash, held_out
 from learning.load_features import HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
 from learning.load_readings import homes, scan_readings
@@ -56,6 +62,9 @@ class UtilityLoad:
 
         if self._config.path is not None:
             raise InvalidConfig("task.path", "own readings are not supported yet")
+        if self._config.simulated_homes:
+            return cached(f"simulated-homes-{self._simulated_digest()[:16]}", self._simulated,
+                          folder)
         return cached(f"homes-{source.digest()[:16]}", source.readings, folder)
 
     def load(self, path: Path) -> PartnerData:
@@ -67,24 +76,69 @@ class UtilityLoad:
         """Where the data comes from, without data: name, source, digest, partners, features."""
         from learning.sources import homes as source
 
+        if self._config.simulated_homes:
+            return {"name": "simulated homes",
+                    "source": "simulated, as fitted to " + ", ".join(source.PACKAGES),
+                    "digest": self._simulated_digest(), "partners": simulated_homes.PARTNERS,
+                    "features": self.feature_names}
         return {"name": "homes", "source": ", ".join(source.PACKAGES),
                 "digest": source.digest(), "partners": source.PARTNERS,
                 "features": self.feature_names}
 
+    def training_homes(self, readings: pl.DataFrame) -> dict[str, list[Home]]:
+        """Partner -> its homes that train, cut to their training days: all that a simulation of
+        homes may see."""
+        found: dict[str, list[Home]] = {}
+        for (partner,), part in sorted(readings.partition_by("partner", as_dict=True).items()):
+            own = list(homes(part.lazy()))
+            out = self._held_out([home.name for home in own], str(partner))
+            found[str(partner)] = [home.until(self._ends(home)[0])
+                                   for home, is_out in zip(own, out, strict=True) if not is_out]
+        return found
+
+    def _simulated(self) -> pl.DataFrame:
+        from learning.sources import homes as source
+
+        real = replace(self._config, simulated_homes=0)
+        training = UtilityLoad(real, self._seed).training_homes(source.readings())
+        generator = simulated_homes.Generator.fit(training)
+        return generator.readings(self._config.simulated_homes, self._seed)
+
+    def _simulated_digest(self) -> str:
+        """SHA-256 over everything that the simulated homes depend on."""
+        from learning.sources import homes as source
+
+        config = self._config
+        settings = json.dumps([
+            source.digest(), self._seed, config.simulated_homes, config.holdout_fraction,
+            sorted(config.holdout_partners), config.validation_fraction, config.test_fraction])
+        code = Path(simulated_homes.__file__).read_bytes()
+        return hashlib.sha256(settings.encode() + code).hexdigest()
+
+    def _held_out(self, names: Sequence[str], partner: str) -> NDArray[np.bool_]:
+        config = self._config
+        if config.holdout_partners and partner not in config.holdout_partners and (
+                not config.simulated_homes):
+            return np.zeros(len(names), np.bool_)
+        return held_out(names, self._seed, config.holdout_fraction)
+
+    def _ends(self, home: Home) -> tuple[int, int]:
+        """Days of the home at which training and validation end."""
+        config = self._config
+        return (int(len(home) * (1 - config.validation_fraction - config.test_fraction)),
+                int(len(home) * (1 - config.test_fraction)))
+
     def _split(self, found: Sequence[Home], partner: str) -> PartnerData:
         config = self._config
         names = [home.name for home in found]
-        out = np.zeros(len(found), np.bool_)
-        if not config.holdout_partners or partner in config.holdout_partners:
-            out = held_out(names, self._seed, config.holdout_fraction)
+        out = self._held_out(names, partner)
         training, newcomer = ~out, partner == config.newcomer_partner
         if newcomer:
             training &= first_by_hash(names, self._seed, training, config.newcomer_customers)
         parts: dict[str, list[Customers]] = {"train": [], "validation": [], "test": [],
                                              "heldout": []}
         for home, is_out, is_training in zip(found, out, training, strict=True):
-            validation, test = (int(len(home) * share) for share in (
-                1 - config.validation_fraction - config.test_fraction, 1 - config.test_fraction))
+            validation, test = self._ends(home)
             days = days_of(home)
             parts["heldout" if is_out else "test"].append(_examples(days, test, len(home)))
             if is_training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from conf.schema import TaskConfig
+from learning.partner_file import cache_folder
 
 CATEGORIES = ["BREAD", "MILK", "TEA, GREEN"]
 
@@ -46,3 +48,19 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture
 def task(table: Path) -> TaskConfig:
     return TaskConfig(path=str(table), categories=CATEGORIES)
+
+
+@pytest.fixture(scope="session")
+def _before() -> str | None:
+    """$VEILSUM_CACHE as the person set it."""
+    return os.environ.get("VEILSUM_CACHE")
+
+
+@pytest.fixture
+def real_cache(_before: str | None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The person's own cache, so that real wheels are downloaded once, not for every test run."""
+    if _before is None:
+        monkeypatch.delenv("VEILSUM_CACHE")
+    else:
+        monkeypatch.setenv("VEILSUM_CACHE", _before)
+    return cache_folder()

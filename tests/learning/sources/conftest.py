@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from learning.partner_file import cache_folder
 from learning.sources import wheels
 
 MakeWheel = Callable[[str, Mapping[str, bytes]], Path]
@@ -39,22 +37,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cold cache of this test alone."""
     monkeypatch.setenv("VEILSUM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def _before() -> str | None:
-    """$VEILSUM_CACHE as the person set it."""
-    return os.environ.get("VEILSUM_CACHE")
-
-
-@pytest.fixture
-def real_cache(_before: str | None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The person's own cache, so that real wheels are downloaded once, not for every test run."""
-    if _before is None:
-        monkeypatch.delenv("VEILSUM_CACHE")
-    else:
-        monkeypatch.setenv("VEILSUM_CACHE", _before)
-    return cache_folder()
 
 
 @pytest.fixture
