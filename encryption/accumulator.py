@@ -30,22 +30,14 @@ from encryption.wire import (
 )
 
 
-def make_accumulator(parameters: Parameters, blocks: int, round_number: int | None = None
-                     ) -> Accumulator:
-    """An empty sum of updates of ``blocks`` blocks of one round (None: of the round that the
-    first update belongs to)."""
-    if blocks < 1:
-        raise ValueError("an update has at least one block")
-    if isinstance(parameters, CKKSParameters):
-        return _CKKSAccumulator(parameters, blocks, round_number)
-    if isinstance(parameters, RLWEParameters):
-        return _RLWEAccumulator(parameters, blocks, round_number)
-    return _PlaintextAccumulator(parameters, blocks, round_number)
-
-
-def blocks_needed(layout: ControlLayout) -> int:
-    """Blocks of one update, control values included."""
-    return layout.blocks
+def make_accumulator(layout: ControlLayout, round_number: int | None = None) -> Accumulator:
+    """An empty sum of updates of this layout in one round (None: the round that the first update
+    belongs to)."""
+    if isinstance(layout.parameters, CKKSParameters):
+        return _CKKSAccumulator(layout, layout.parameters, round_number)
+    if isinstance(layout.parameters, RLWEParameters):
+        return _RLWEAccumulator(layout, layout.parameters, round_number)
+    return _PlaintextAccumulator(layout, layout.parameters, round_number)
 
 
 def digest(blocks: Sequence[bytes]) -> bytes:
@@ -61,8 +53,9 @@ def digest(blocks: Sequence[bytes]) -> bytes:
 class _Sum(ABC):
     """What all suites have in common: who is in, and that a fold is whole or nothing."""
 
-    def __init__(self, blocks: int, round_number: int | None, max_clients: int) -> None:
-        self._blocks, self._round, self._most = blocks, round_number, max_clients
+    def __init__(self, layout: ControlLayout, round_number: int | None) -> None:
+        self._blocks, self._round = layout.blocks, round_number
+        self._most = layout.parameters.max_clients
         self._clients: set[int] = set()
 
     @property
@@ -111,8 +104,9 @@ class _Sum(ABC):
 class _CKKSAccumulator(_Sum):
     """Memory: the sum, plus one client's ciphertexts during a fold."""
 
-    def __init__(self, parameters: CKKSParameters, blocks: int, round_number: int | None) -> None:
-        super().__init__(blocks, round_number, parameters.max_clients)
+    def __init__(self, layout: ControlLayout, parameters: CKKSParameters,
+                 round_number: int | None) -> None:
+        super().__init__(layout, round_number)
         self._parameters = parameters
         self._sums: list[seal.Ciphertext] = []
         self._evaluator = seal.Evaluator(seal_context(parameters))
@@ -142,21 +136,26 @@ class _RLWEAccumulator(_Sum):
     """Memory: the sum, plus a batch of blocks. Any body of the right size is a ciphertext, so
     that nothing can fail once the headers are read, and blocks are added as they are expanded."""
 
-    def __init__(self, parameters: RLWEParameters, blocks: int, round_number: int | None) -> None:
-        super().__init__(blocks, round_number, parameters.max_clients)
+    def __init__(self, layout: ControlLayout, parameters: RLWEParameters,
+                 round_number: int | None) -> None:
+        super().__init__(layout, round_number)
         self._parameters = parameters
-        self._c0 = np.zeros((blocks, rlwe.RING_DEGREE), np.uint64)
-        self._c1 = np.zeros((blocks, rlwe.RING_DEGREE), np.uint64)
+        self._widths = [parameters.width(values) for values in layout.block_values]
+        # Of c0 the last row is used up to its width only.
+        self._c0 = np.zeros((layout.blocks, rlwe.RING_DEGREE), np.uint64)
+        self._c1 = np.zeros((layout.blocks, rlwe.RING_DEGREE), np.uint64)
 
     def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
-        size = rlwe.SEED_BYTES + packed_bytes(rlwe.RING_DEGREE, self._parameters.kept_bits)
+        size = rlwe.SEED_BYTES + packed_bytes(self._widths[index], self._parameters.kept_bits)
         return parse(block, self._parameters, Kind.FRESH, index, self._blocks, size)
 
     def _add(self, bodies: Sequence[memoryview]) -> None:
         stream = rlwe.Stream()
-        for batch in rlwe.batches(len(bodies)):
-            self._c0[batch] += unpack_bits([body[rlwe.SEED_BYTES :] for body in bodies[batch]],
-                                           rlwe.RING_DEGREE, self._parameters.kept_bits)
+        for batch in rlwe.batches(self._widths):
+            width = self._widths[batch.start]
+            self._c0[batch, :width] += unpack_bits(
+                [body[rlwe.SEED_BYTES :] for body in bodies[batch]], width,
+                self._parameters.kept_bits)
             first = batch.start
             for seed, equal in groupby(bytes(body[: rlwe.SEED_BYTES]) for body in bodies[batch]):
                 count = len(list(equal))
@@ -166,8 +165,8 @@ class _RLWEAccumulator(_Sum):
     def _dump(self, number: int) -> tuple[bytes, ...]:
         kept, cut = self._parameters.kept_bits, self._parameters.sum_cut
         below, blocks = np.uint64(2**kept - 1), []
-        for batch in rlwe.batches(self._blocks):
-            c0 = pack_bits(self._c0[batch] & below, kept)
+        for batch in rlwe.batches(self._widths):
+            c0 = pack_bits(self._c0[batch, : self._widths[batch.start]] & below, kept)
             c1 = pack_bits(rlwe.drop(self._c1[batch].copy(), cut), rlwe.MODULUS_BITS - cut)
             for index, body in enumerate(zip(c0, c1, strict=True), batch.start):
                 place = Place.of_sum(Kind.SUM, number, index, self._blocks)
@@ -178,10 +177,11 @@ class _RLWEAccumulator(_Sum):
 class _PlaintextAccumulator(_Sum):
     """Sum of words, refusing what no client may send, as the oracle of the encrypted suites."""
 
-    def __init__(self, parameters: Parameters, blocks: int, round_number: int | None) -> None:
-        super().__init__(blocks, round_number, parameters.max_clients)
+    def __init__(self, layout: ControlLayout, parameters: Parameters,
+                 round_number: int | None) -> None:
+        super().__init__(layout, round_number)
         self._parameters = parameters
-        self._sums = np.zeros((blocks, parameters.values_per_block), np.int64)
+        self._sums = np.zeros((layout.blocks, parameters.values_per_block), np.int64)
 
     def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
         return parse_words(block, self._parameters, Kind.FRESH_WORDS, index, self._blocks)

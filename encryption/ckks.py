@@ -16,7 +16,12 @@ from typing import ClassVar
 import tenseal.sealapi as seal
 
 from encryption.precision import grid_bound, predicted_deviation
-from encryption.request import ImpossibleParameters, check_request, fingerprint_of
+from encryption.request import (
+    ImpossibleParameters,
+    check_request,
+    fingerprint_of,
+    full_blocks,
+)
 
 RING_DEGREE = 4096
 PRIME_BITS = (60, 56, 52, 48, 44, 40)
@@ -128,6 +133,10 @@ class CKKSParameters:
     @property
     def values_per_block(self) -> int:
         return RING_DEGREE * self.digits_per_real
+
+    def block_values(self, digits: int) -> tuple[int, ...]:
+        """A slot mixes every coefficient, so that each block is sent whole."""
+        return full_blocks(digits, self.values_per_block)
 
     def predicted_deviation(self, clients: int) -> float:
         """Standard deviation of a real from the grid in a sum over ``clients``, in grid steps."""

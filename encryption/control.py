@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from encryption.parameters import ImpossibleParameters
 from encryption.types import Parameters
@@ -53,11 +54,16 @@ class ControlLayout:
     def tags(self) -> slice:
         return slice(self.covered, self.covered + TAGS * self.limbs_per_tag)
 
+    @cached_property
+    def block_values(self) -> tuple[int, ...]:
+        """Digits of each block, closing zeros included."""
+        return self.parameters.block_values(self.tags.stop)
+
     @property
     def blocks(self) -> int:
-        return -(-self.tags.stop // self.parameters.values_per_block)
+        return len(self.block_values)
 
     @property
     def digits(self) -> int:
         """Digits of all blocks, closing zeros included."""
-        return self.blocks * self.parameters.values_per_block
+        return sum(self.block_values)

@@ -7,7 +7,12 @@ from functools import cached_property
 from typing import ClassVar
 
 from encryption.ckks import CKKSParameters
-from encryption.request import ImpossibleParameters, check_request, fingerprint_of
+from encryption.request import (
+    ImpossibleParameters,
+    check_request,
+    fingerprint_of,
+    full_blocks,
+)
 from encryption.rlwe import RLWEParameters
 from encryption.types import Parameters
 
@@ -32,6 +37,9 @@ class PlaintextParameters:
 
     def __post_init__(self) -> None:
         check_request(self.max_clients, self.bits)
+
+    def block_values(self, digits: int) -> tuple[int, ...]:
+        return full_blocks(digits, self.values_per_block)
 
     @cached_property
     def fingerprint(self) -> str:

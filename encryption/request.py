@@ -30,3 +30,8 @@ def fingerprint_of(**fields: int | str) -> str:
     """SHA-256 in hex over a versioned list of ``name=value`` lines, names in ascending order."""
     lines = ["veilsum parameters 1", *(f"{name}={fields[name]}" for name in sorted(fields))]
     return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
+
+
+def full_blocks(digits: int, values_per_block: int) -> tuple[int, ...]:
+    """Blocks of one size that hold ``digits``."""
+    return (values_per_block,) * -(-digits // values_per_block)

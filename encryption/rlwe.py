@@ -16,6 +16,8 @@ The differences to :class:`encryption.parameters.CKKSParameters` are these.
   (modulus switching: Langlois and Stehle, eprint 2012/090, for modules; used so in TFHE, eprint
   2018/421, and Saber, eprint 2018/230).
 - c0 is sent without its ``cut`` low bits, rounded: they would hold little but noise.
+- The last block of an update sends only as many coefficients of c0 as it has digits for: each
+  stands for itself, and c1 comes from its seed. A model of 40 parameters takes a kilobyte.
 
 Precision. In a sum over K clients a coefficient is off the grid by the errors of K clients, of
 variance V_e = 10.5 each (centred binomial of 42 coins, sigma 3.24, above the 3.19 of the
@@ -34,7 +36,7 @@ Nothing here is coherent: identical plaintexts add no error, because there is no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -145,6 +147,17 @@ class RLWEParameters:
     def values_per_block(self) -> int:
         return RING_DEGREE * self.digits_per_coefficient
 
+    def block_values(self, digits: int) -> tuple[int, ...]:
+        """All but the last are full; the last has a multiple of 8 coefficients."""
+        full, rest = divmod(digits, self.values_per_block)
+        width = min(RING_DEGREE, 8 * -(-rest // (8 * self.digits_per_coefficient)))
+        last = (width * self.digits_per_coefficient,) if rest else ()
+        return (self.values_per_block,) * full + last
+
+    def width(self, values: int) -> int:
+        """Coefficients of c0 in a block of so many values."""
+        return values // self.digits_per_coefficient
+
     def predicted_deviation(self, clients: int) -> float:
         """Standard deviation of a coefficient from the grid in a sum over ``clients``, in steps."""
         return math.sqrt(_variance(clients, self.cut, self.sum_cut)) / self.step
@@ -208,9 +221,9 @@ def drop(words: Words, cut: int) -> Words:
 
 
 def pack_coefficients(digits: NDArray[np.int64], parameters: RLWEParameters) -> NDArray[np.int64]:
-    """(blocks * values_per_block,) signed digits of one client -> (blocks, N) coefficients m.
-    Digit number i N + j of a block has weight B^i in coefficient j."""
-    places = digits.reshape(-1, parameters.digits_per_coefficient, RING_DEGREE)
+    """(blocks, values) signed digits of one client -> (blocks, width) coefficients m. Digit number
+    i width + j of a block has weight B^i in coefficient j."""
+    places = digits.reshape(len(digits), parameters.digits_per_coefficient, -1)
     packed = places[:, -1].copy()
     for place in range(parameters.digits_per_coefficient - 2, -1, -1):
         packed *= parameters.radix
@@ -220,8 +233,8 @@ def pack_coefficients(digits: NDArray[np.int64], parameters: RLWEParameters) -> 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a decrypted sum holds. ``digits``: (blocks * values_per_block,), meaningful only if
-    ``in_range``. ``distance``: largest distance of a coefficient from the grid, in grid steps."""
+    """What a decrypted sum holds. ``digits``: (blocks, values), meaningful only if ``in_range``.
+    ``distance``: largest distance of a coefficient from the grid, in grid steps."""
 
     digits: NDArray[np.int64]
     distance: float
@@ -229,7 +242,7 @@ class Coefficients:
 
 
 def unpack_coefficients(phase: NDArray[np.int64], parameters: RLWEParameters) -> Coefficients:
-    """(blocks, N) D m plus error of a sum over at most max_clients -> its digit sums. Never
+    """(blocks, width) D m plus error of a sum over at most max_clients -> its digit sums. Never
     raises."""
     step, radix = parameters.step, parameters.radix
     grid = phase // step
@@ -238,17 +251,22 @@ def unpack_coefficients(phase: NDArray[np.int64], parameters: RLWEParameters) ->
     grid += up
     distance = float(np.abs(rest - up * step).max()) / step
     outside = bool(np.any(np.abs(grid) > parameters.magnitude))
-    digits = np.empty((len(phase), parameters.digits_per_coefficient, RING_DEGREE), np.int64)
+    digits = np.empty((len(phase), parameters.digits_per_coefficient, phase.shape[1]), np.int64)
     # Adding B/2 to every digit makes them all non-negative, so that plain division finds them.
     rest = np.clip(grid, -parameters.magnitude, parameters.magnitude) + parameters.magnitude
     for place in range(parameters.digits_per_coefficient):
         higher = rest // radix
         np.subtract(rest, higher * radix + radix // 2, out=digits[:, place])
         rest = higher
-    return Coefficients(digits.reshape(-1), distance, not outside and not rest.any())
+    return Coefficients(digits.reshape(len(phase), -1), distance, not outside and not rest.any())
 
 
-def batches(count: int) -> Iterator[slice]:
-    """The indexes 0..count - 1, BATCH at a time."""
-    for start in range(0, count, BATCH):
-        yield slice(start, min(start + BATCH, count))
+def batches(sizes: Sequence[int]) -> Iterator[slice]:
+    """The indexes of blocks of these sizes, up to BATCH of one size at a time."""
+    start = 0
+    while start < len(sizes):
+        stop = start + 1
+        while stop < min(len(sizes), start + BATCH) and sizes[stop] == sizes[start]:
+            stop += 1
+        yield slice(start, stop)
+        start = stop

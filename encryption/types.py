@@ -59,6 +59,11 @@ class Parameters(Protocol):
     def max_clients(self) -> int: ...
     @property
     def values_per_block(self) -> int: ...
+
+    def block_values(self, digits: int) -> tuple[int, ...]:
+        """Digits that each block of an update holds, closing zeros included; at least ``digits``
+        together. The same for its own sum."""
+
     @property
     def fingerprint(self) -> str: ...
 

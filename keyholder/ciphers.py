@@ -25,15 +25,15 @@ from keyholder.secret_bytes import Readable
 
 class SumCipher(Protocol):
     def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
-        """(blocks * values_per_block,) signed digits of one client in round ``number`` -> its
-        blocks."""
+        """Signed digits of one client in round ``number``, closing zeros included -> its blocks."""
 
-    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> Sequence[Any]:
-        """What :meth:`decrypt` takes. Raises Refused unless these are ``count`` well-formed summed
-        blocks of round ``number``. Uses no key."""
+    def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int) -> Sequence[Any]:
+        """What :meth:`decrypt` takes. Raises Refused unless these are well-formed summed blocks of
+        so many digits each, of round ``number``. Uses no key."""
 
-    def decrypt(self, parsed: Sequence[Any], clients: int) -> NDArray[np.int64]:
-        """Parsed blocks of a sum of ``clients`` updates -> (blocks * values_per_block,) digit sums.
+    def decrypt(self, parsed: Sequence[Any], sizes: Sequence[int], clients: int
+                ) -> NDArray[np.int64]:
+        """Parsed blocks of a sum of ``clients`` updates -> digit sums, closing zeros included.
         Raises GridCheckFailed, DigitOutOfRange."""
 
 
@@ -73,17 +73,19 @@ class CKKSCipher:
                                          self._parameters, place, file))
         return tuple(blocks)
 
-    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> list[seal.Ciphertext]:
-        check_count(blocks, count)
+    def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int
+              ) -> list[seal.Ciphertext]:
+        check_count(blocks, len(sizes))
         parsed = []
         with MemoryFile() as file:
             for index, block in enumerate(blocks):
-                place, total = load_sum(block, self._parameters, index, count, file)
+                place, total = load_sum(block, self._parameters, index, len(sizes), file)
                 _check_round(place, number)
                 parsed.append(total)
         return parsed
 
-    def decrypt(self, parsed: Sequence[seal.Ciphertext], clients: int) -> NDArray[np.int64]:
+    def decrypt(self, parsed: Sequence[seal.Ciphertext], sizes: Sequence[int], clients: int
+                ) -> NDArray[np.int64]:
         bound, plain = self._parameters.grid_bound(clients), seal.Plaintext()
         digits = np.empty((len(parsed), self._parameters.values_per_block), np.int64)
         for row, total in zip(digits, parsed, strict=True):
@@ -111,16 +113,18 @@ class PlaintextCipher:
                        Place(Kind.FRESH_WORDS, number, client, index, len(rows)))
             for index, row in enumerate(rows))
 
-    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> list[memoryview]:
-        check_count(blocks, count)
+    def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int
+              ) -> list[memoryview]:
+        check_count(blocks, len(sizes))
         parsed = []
         for index, block in enumerate(blocks):
-            place, body = parse_words(block, self._parameters, Kind.SUM_WORDS, index, count)
+            place, body = parse_words(block, self._parameters, Kind.SUM_WORDS, index, len(sizes))
             _check_round(place, number)
             parsed.append(body)
         return parsed
 
-    def decrypt(self, parsed: Sequence[memoryview], clients: int) -> NDArray[np.int64]:
+    def decrypt(self, parsed: Sequence[memoryview], sizes: Sequence[int], clients: int
+                ) -> NDArray[np.int64]:
         return np.concatenate([np.frombuffer(body, "<i4").astype(np.int64) for body in parsed])
 
 

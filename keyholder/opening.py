@@ -49,7 +49,8 @@ class SumOpener:
         failure retires run and key first, so an operator learns one bit of noise and no more.
         """
         self._check_claim(claim)
-        parsed = self._cipher.parse(blocks, self._layout.blocks, claim.round_id.round)
+        parsed = self._cipher.parse(
+            blocks, self._layout.block_values, claim.round_id.round)
         if digest(blocks) != claim.digest:
             raise DigestMismatch("the blocks are not those that the claim names")
         with self._guard.exclusive():
@@ -74,7 +75,7 @@ class SumOpener:
 
     def _open(self, claim: OpeningClaim, parsed: Sequence[Any]) -> OpenedSum:
         clients = len(claim.partners)
-        sums = self._cipher.decrypt(parsed, clients)
+        sums = self._cipher.decrypt(parsed, self._layout.block_values, clients)
         self._check_partners(sums, claim.partners)
         self._check_ranges(sums, clients)
         self._check_tags(sums, clients, claim.round_id)

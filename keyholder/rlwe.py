@@ -87,36 +87,47 @@ class RLWECipher:
             self._coins.uniform(bytes(rlwe.SEED_BYTES), 0, BATCH)
 
     def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
-        rows, parameters = digits.reshape(-1, self._parameters.values_per_block), self._parameters
-        seed, blocks = os.urandom(rlwe.SEED_BYTES), []
-        for batch in rlwe.batches(len(rows)):
-            c0 = rlwe.pack_coefficients(rows[batch], parameters)
+        parameters, seed, blocks = self._parameters, os.urandom(rlwe.SEED_BYTES), []
+        sizes = parameters.block_values(len(digits))
+        ends = np.cumsum(sizes)
+        for batch in rlwe.batches(sizes):
+            count = batch.stop - batch.start
+            rows = digits[ends[batch.start] - sizes[batch.start] : ends[batch.stop - 1]]
+            c0 = rlwe.pack_coefficients(rows.reshape(count, -1), parameters)
+            width = c0.shape[1]
             c0 *= parameters.step
-            c0 += self.errors(len(c0))
+            c0 += self.errors(count)[:, :width]
             words = c0.view(np.uint64)
-            words += self.product(self._public.uniform(seed, batch.start, len(words)))
+            words += self.product(self._public.uniform(seed, batch.start, count))[:, :width]
             bodies = pack_bits(rlwe.drop(words, parameters.cut), parameters.kept_bits)
             for index, body in enumerate(bodies, batch.start):
-                place = Place(Kind.FRESH, number, client, index, len(rows))
+                place = Place(Kind.FRESH, number, client, index, len(sizes))
                 blocks.append(frame(parameters, place, seed, body))
         return tuple(blocks)
 
-    def parse(self, blocks: Sequence[bytes], count: int, number: int) -> list[memoryview]:
-        check_count(blocks, count)
-        bits = self._parameters.kept_bits + rlwe.MODULUS_BITS - self._parameters.sum_cut
-        size, parsed = packed_bytes(RING_DEGREE, bits), []
+    def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int
+              ) -> list[memoryview]:
+        check_count(blocks, len(sizes))
+        parsed = []
         for index, block in enumerate(blocks):
-            place, body = parse(block, self._parameters, Kind.SUM, index, count, size)
+            size = self._c0_bytes(sizes[index]) + packed_bytes(RING_DEGREE, self._c1_bits)
+            place, body = parse(block, self._parameters, Kind.SUM, index, len(sizes), size)
             if place.round != number:
                 raise Refused("a block belongs to another round")
             parsed.append(body)
         return parsed
 
-    def decrypt(self, parsed: Sequence[memoryview], clients: int) -> NDArray[np.int64]:
-        digits = np.empty((len(parsed), self._parameters.values_per_block), np.int64)
-        for batch in rlwe.batches(len(parsed)):
-            digits[batch] = self._decrypt(parsed[batch], clients)
-        return digits.reshape(-1)
+    def decrypt(self, parsed: Sequence[memoryview], sizes: Sequence[int], clients: int
+                ) -> NDArray[np.int64]:
+        return np.concatenate([self._decrypt(parsed[batch], sizes[batch.start], clients)
+                               for batch in rlwe.batches(sizes)])
+
+    @property
+    def _c1_bits(self) -> int:
+        return rlwe.MODULUS_BITS - self._parameters.sum_cut
+
+    def _c0_bytes(self, values: int) -> int:
+        return packed_bytes(self._parameters.width(values), self._parameters.kept_bits)
 
     def errors(self, count: int) -> NDArray[np.int8]:
         """(count, N) fresh errors, centred binomial of 42 coins: variance 10.5, never beyond 21.
@@ -155,17 +166,18 @@ class RLWECipher:
         return parse(block, self._parameters, Kind.SUM, index, count,
                      packed_bytes(RING_DEGREE, bits))
 
-    def _decrypt(self, bodies: Sequence[memoryview], clients: int) -> NDArray[np.int64]:
-        parameters, cut = self._parameters, self._parameters.sum_cut
-        at = packed_bytes(RING_DEGREE, parameters.kept_bits)
-        c0 = unpack_bits([body[:at] for body in bodies], RING_DEGREE, parameters.kept_bits)
-        c1 = unpack_bits([body[at:] for body in bodies], RING_DEGREE, rlwe.MODULUS_BITS - cut)
+    def _decrypt(self, bodies: Sequence[memoryview], values: int, clients: int
+                 ) -> NDArray[np.int64]:
+        parameters, width = self._parameters, self._parameters.width(values)
+        at = self._c0_bytes(values)
+        c0 = unpack_bits([body[:at] for body in bodies], width, parameters.kept_bits)
+        c1 = unpack_bits([body[at:] for body in bodies], RING_DEGREE, self._c1_bits)
         c0 <<= np.uint64(parameters.cut)
-        c1 <<= np.uint64(cut)
-        c0 -= self.product(c1)
+        c1 <<= np.uint64(parameters.sum_cut)
+        c0 -= self.product(c1)[:, :width]
         found = rlwe.unpack_coefficients(c0.view(np.int64), parameters)
         if not found.distance <= parameters.grid_bound(clients):
             raise GridCheckFailed("a coefficient is off the integer grid")
         if not found.in_range:
             raise DigitOutOfRange("a digit is out of range")
-        return found.digits.reshape(len(bodies), -1)
+        return found.digits.reshape(-1)

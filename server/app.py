@@ -14,7 +14,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from conf.compose import from_json
 from conf.schema import Config
-from encryption.accumulator import blocks_needed
 from learning.models import get_flat, set_flat
 from learning.registry import make_model, make_task
 from learning.results import Comparison, Estimate, RunResult, metric_label
@@ -142,7 +141,7 @@ def _train_and_test(
     def strategy(kind: str) -> EncryptedFedAvg:
         layout = work.agreement.layout(kind)
         rules = Rules(
-            run=run, parameters=work.agreement.parameters, blocks=blocks_needed(layout),
+            run=run, layout=layout,
             values=work.agreement.plan(kind).total_size, quorum=config.quorum,
             opener=config.opener, timeout_s=config.strategy.timeout_s)
         return EncryptedFedAvg(rules, cohort, config.strategy, work.agreement.plan(kind).dequantise,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from conf.schema import StrategyConfig
 from encryption.accumulator import digest, make_accumulator
+from encryption.control import ControlLayout
 from encryption.types import Accumulator, OpenedSum, OpeningClaim, Parameters, Refused, RoundId
 from strategies import layout
 from strategies.cohort import Cohort, TooFewUpdates
@@ -65,14 +66,17 @@ class Rules:
     """What both sides agreed on before the first round."""
 
     run: str
-    parameters: Parameters
-    blocks: int
-    """Blocks of one reply."""
+    layout: ControlLayout
+    """Of one reply."""
     values: int
     """Opened integers of one round."""
     quorum: int
     opener: str
     timeout_s: float
+
+    @property
+    def parameters(self) -> Parameters:
+        return self.layout.parameters
 
 
 class EncryptedFedAvg(Strategy):
@@ -91,7 +95,7 @@ class EncryptedFedAvg(Strategy):
     ) -> None:
         self.rules, self.cohort, self.config = rules, cohort, config
         self.dequantise, self.divisor, self.on_round = dequantise, divisor, on_round
-        self._fold = _Fold(make_accumulator(rules.parameters, rules.blocks))
+        self._fold = _Fold(make_accumulator(rules.layout))
 
     def summary(self) -> None:
         log.info("encrypted FedAvg: %d partners, quorum %d, opener %s, suite %s",
@@ -123,8 +127,7 @@ class EncryptedFedAvg(Strategy):
     def run_round(self, grid: Grid, state: ServerState, number: int, kind: str) -> RoundReport:
         """One round as the protocol says. Raises TooFewUpdates or OpeningFailed."""
         began = time.perf_counter()
-        self._fold = _Fold(
-            make_accumulator(self.rules.parameters, self.rules.blocks, number))
+        self._fold = _Fold(make_accumulator(self.rules.layout, number))
         model = state.model if kind == "train" else state.final
         messages = self.configure_train(
             number, ArrayRecord({"model": Array(model)}), ConfigRecord({"kind": kind}), grid
@@ -227,8 +230,9 @@ class EncryptedFedAvg(Strategy):
             raise Refused("its answer belongs to another round")
         if reply.fingerprint != self.rules.parameters.fingerprint:
             raise Refused("its encryption parameters differ; align the versions and the config")
-        if len(reply.blocks) != self.rules.blocks:
-            raise Refused(f"it sent {len(reply.blocks)} blocks instead of {self.rules.blocks}")
+        blocks = self.rules.layout.blocks
+        if len(reply.blocks) != blocks:
+            raise Refused(f"it sent {len(reply.blocks)} blocks instead of {blocks}")
 
     def _open(self, grid: Grid, number: int, kind: str) -> OpenedSum:
         members = tuple(sorted(self.cohort.index(partner) for partner in self._fold.answered))

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from encryption.accumulator import blocks_needed, digest, make_accumulator
+from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.parameters import choose_parameters
 from encryption.types import Refused, RoundId
@@ -29,8 +29,8 @@ def federation(request: pytest.FixtureRequest):
 
 
 def test_a_bad_block_changes_nothing(federation) -> None:
-    parameters, layout, updates = federation
-    accumulator = make_accumulator(parameters, blocks_needed(layout))
+    _, layout, updates = federation
+    accumulator = make_accumulator(layout)
     accumulator.fold(updates[0])
     before = accumulator.finish()
     good = updates[1]
@@ -46,10 +46,10 @@ def test_a_bad_block_changes_nothing(federation) -> None:
 
 
 def test_the_order_of_clients_does_not_matter(federation) -> None:
-    parameters, layout, updates = federation
+    _, layout, updates = federation
     sums = []
     for order in ((0, 1, 2), (2, 0, 1)):
-        accumulator = make_accumulator(parameters, layout.blocks)
+        accumulator = make_accumulator(layout)
         for i in order:
             accumulator.fold(updates[i])
         sums.append(accumulator.finish())
@@ -57,16 +57,16 @@ def test_the_order_of_clients_does_not_matter(federation) -> None:
 
 
 def test_a_sum_is_no_update(federation) -> None:
-    parameters, layout, updates = federation
-    accumulator = make_accumulator(parameters, layout.blocks)
+    _, layout, updates = federation
+    accumulator = make_accumulator(layout)
     accumulator.fold(updates[0])
     with pytest.raises(Refused):
         accumulator.fold(accumulator.finish())
 
 
 def test_no_more_than_the_parameters_can_sum(federation) -> None:
-    parameters, layout, updates = federation
-    accumulator = make_accumulator(parameters, layout.blocks)
+    _, layout, updates = federation
+    accumulator = make_accumulator(layout)
     for update in updates:
         accumulator.fold(update)
     with pytest.raises(Refused, match="as many updates"):
@@ -76,17 +76,15 @@ def test_no_more_than_the_parameters_can_sum(federation) -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_nothing_folded_is_an_error_of_the_caller(suite: str) -> None:
-    accumulator = make_accumulator(choose_parameters(suite, 3, 8), 1)
+    accumulator = make_accumulator(ControlLayout(10, 3, choose_parameters(suite, 3, 8)))
     with pytest.raises(ValueError, match="nothing was folded"):
         accumulator.finish()
-    with pytest.raises(ValueError, match="at least one block"):
-        make_accumulator(choose_parameters(suite, 3, 8), 0)
 
 
 def test_the_digest_separates_sums(federation) -> None:
     """By number, order and every bit of a body, through the digests in the headers."""
     parameters, layout, updates = federation
-    accumulator = make_accumulator(parameters, layout.blocks)
+    accumulator = make_accumulator(layout)
     accumulator.fold(updates[0])
     total = accumulator.finish()
     body = bytearray(total[0][HEADER_BYTES:])
@@ -106,7 +104,7 @@ def test_memory_does_not_grow_with_the_cohort(suite: str) -> None:
     layout = ControlLayout(40_000, 256, parameters)
     key = SharedKey.generate(parameters)
     update = Sealer(key, layout, 0).seal(np.zeros(40_000, np.int64), ROUND)
-    accumulator = make_accumulator(parameters, layout.blocks)
+    accumulator = make_accumulator(layout)
 
     def fold(clients: range) -> None:
         for client in clients:
@@ -125,7 +123,7 @@ def test_memory_does_not_grow_with_the_cohort(suite: str) -> None:
 
 def test_updates_must_belong_to_the_round_and_to_one_client(federation) -> None:
     parameters, layout, updates = federation
-    accumulator = make_accumulator(parameters, layout.blocks, 1)
+    accumulator = make_accumulator(layout, 1)
     first, second = updates[:2]
     accumulator.fold(first, 0)
     with pytest.raises(Refused, match="another client"):

@@ -49,7 +49,7 @@ def test_frozen_vectors(suite: str, tmp_path: Path) -> None:
     assert parameters.fingerprint == known["fingerprint"] == key.fingerprint
     assert key.key_id == known["key_id"]
     assert list(tags(_values(0), key, ROUND)) == known["tags_of_values_0"]
-    accumulator = make_accumulator(parameters, layout.blocks)
+    accumulator = make_accumulator(layout)
     for partner in (0, 1):
         block = (VECTORS / f"{suite}.{partner}.bin").read_bytes()
         accumulator.fold((block,))
@@ -103,7 +103,7 @@ def _real(suite: str) -> tuple[Parameters, ControlLayout, SharedKey, bytes, byte
     layout = ControlLayout(VALUES, 6, parameters)
     key = SharedKey.generate(parameters)
     fresh = Sealer(key, layout, 0).seal(_values(0), ROUND)
-    accumulator = make_accumulator(parameters, 1)
+    accumulator = make_accumulator(layout)
     accumulator.fold(fresh)
     return parameters, layout, key, fresh[0], accumulator.finish()[0]
 
@@ -136,10 +136,10 @@ def _mutations(block: bytes, count: int, seed: int) -> list[bytes]:
 def test_mutated_blocks_are_folded_or_refused(suite: str) -> None:
     """Nothing but Refused, also where the digest belongs to the changed bytes, and a refused
     update leaves the sum as it was."""
-    parameters, _, _, fresh, total = _real(suite)
+    _, layout, _, fresh, total = _real(suite)
     refused = 0
     for changed in _mutations(fresh, 1000, 1):
-        accumulator = make_accumulator(parameters, 1)
+        accumulator = make_accumulator(layout)
         accumulator.fold((fresh,))
         for block in (changed, _with_digest(changed)):
             try:
@@ -183,16 +183,17 @@ def test_mutated_sums_are_opened_or_refused(suite: str, tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(SUITES))
 def test_arbitrary_bytes_are_refused(block: bytes, suite: str) -> None:
-    parameters = choose_parameters(suite, 6, 16)
+    layout = ControlLayout(VALUES, 6, choose_parameters(suite, 6, 16))
     with pytest.raises(Refused):
-        make_accumulator(parameters, 1).fold((block,))
+        make_accumulator(layout).fold((block,))
 
 
 @pytest.mark.parametrize("other", (None, "text", 7, bytearray(4), memoryview(b"1234")))
 def test_what_is_not_bytes_is_refused(other: object) -> None:
     for suite in SUITES:
         with pytest.raises(Refused, match="not bytes"):
-            make_accumulator(choose_parameters(suite, 6, 16), 1).fold((other,))  # type: ignore
+            layout = ControlLayout(VALUES, 6, choose_parameters(suite, 6, 16))
+            make_accumulator(layout).fold((other,))  # type: ignore[arg-type]
 
 
 def test_a_residue_must_lie_below_the_prime() -> None:
@@ -225,6 +226,6 @@ FIELDS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("suite", SUITES)
 def test_each_field_is_refused_by_name(suite: str, field: str) -> None:
-    parameters, _, _, fresh, _ = _real(suite)
+    _, layout, _, fresh, _ = _real(suite)
     with pytest.raises(Refused, match=field):
-        make_accumulator(parameters, 1).fold((FIELDS[field](fresh),))
+        make_accumulator(layout).fold((FIELDS[field](fresh),))

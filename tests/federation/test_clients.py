@@ -14,7 +14,7 @@ from client.session import Session
 from client.site import Site, SiteError
 from client.split import SplitChanged
 from conf.compose import to_json
-from encryption.accumulator import blocks_needed, digest, make_accumulator
+from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.types import OpeningClaim, RoundId
 from keyholder.refusals import OpeningRefused
@@ -88,7 +88,7 @@ def _sum(federation, number: int = 1):  # type: ignore[no-untyped-def]
     """A finished sum of the round, as an honest server would make it."""
     agreement = Agreement.of(federation.config)
     plan = agreement.layout("train")
-    accumulator = make_accumulator(federation.parameters, blocks_needed(plan))
+    accumulator = make_accumulator(plan)
     for partner in federation.config.federation.partners:
         accumulator.fold(parse_train_reply(federation.train(partner, number)).blocks)
     return accumulator.finish(), plan
@@ -121,7 +121,7 @@ def test_one_partners_update_is_never_opened(configure, clients) -> None:  # typ
     with clients(configure()) as federation:
         _, plan = _sum(federation)
         west = parse_train_reply(federation.train("west", 1)).blocks
-        accumulator = make_accumulator(federation.parameters, blocks_needed(plan))
+        accumulator = make_accumulator(plan)
         accumulator.fold(west)
         single = accumulator.finish()
         with pytest.raises(PartnerRefused, match="QuorumNotMet"):
@@ -159,7 +159,7 @@ def test_noise_of_one_configuration_is_not_opened_under_another(configure, clien
         config = federation.config
         weaker = replace(config, strategy=replace(config.strategy, quorum=2))
         plan = Agreement.of(config).layout("train")
-        accumulator = make_accumulator(federation.parameters, blocks_needed(plan))
+        accumulator = make_accumulator(plan)
         for partner in ("east", "north"):
             accumulator.fold(parse_train_reply(federation.train(partner, 1)).blocks)
         blocks = accumulator.finish()

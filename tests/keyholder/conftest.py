@@ -37,7 +37,7 @@ class Federation:
         return Sealer(self.key, self.layout, partner).seal(values, round_id)
 
     def add(self, updates: Sequence[Sequence[bytes]]) -> tuple[bytes, ...]:
-        accumulator = make_accumulator(self.parameters, self.layout.blocks)
+        accumulator = make_accumulator(self.layout)
         for update in updates:
             accumulator.fold(update)
         return accumulator.finish()
@@ -64,7 +64,7 @@ class Federation:
         delta = np.zeros(self.layout.digits, np.int64)
         for place, amount in digits.items():
             delta[place] = amount
-        return forging.shift(self.parameters, self.total, delta, off_grid)
+        return forging.shift(self.layout, self.total, delta, off_grid)
 
     def relabel(self, blocks: Sequence[bytes], **changes: int) -> tuple[bytes, ...]:
         return tuple(forging.relabel(self.parameters, block, **changes) for block in blocks)

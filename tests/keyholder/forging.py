@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from encryption import rlwe
 from encryption.ciphertext import MemoryFile, dump_sum, load_sum, seal_body, seal_context
 from encryption.ckks import CKKSParameters
+from encryption.control import ControlLayout
 from encryption.packing import pack
 from encryption.types import Parameters
 from encryption.wire import (
@@ -42,31 +43,36 @@ def combine(parameters: Parameters, parts: Sequence[Sequence[bytes]], weights: S
         _combined(parameters, [part[i] for part in parts], weights) for i in range(len(parts[0])))
 
 
-def shift(parameters: Parameters, total: Sequence[bytes], digits: NDArray[np.int64],
+def shift(layout: ControlLayout, total: Sequence[bytes], digits: NDArray[np.int64],
           off_grid: float = 0.0) -> tuple[bytes, ...]:
-    """(blocks * values_per_block,) digits and, in the first block, a part of a grid step added
-    to what the blocks hold."""
-    rows = digits.reshape(len(total), -1)
-    return tuple(_shifted(parameters, block, row, off_grid if i == 0 else 0.0)
-                 for i, (block, row) in enumerate(zip(total, rows, strict=True)))
+    """Digits and, in the first block, a part of a grid step added to what the blocks hold."""
+    ends = np.cumsum(layout.block_values)
+    return tuple(
+        _shifted(layout.parameters, block, digits[end - values : end], 0.0 if i else off_grid)
+        for i, (block, values, end) in enumerate(
+            zip(total, layout.block_values, ends, strict=True)))
 
 
-def own_message(parameters: Parameters, digits: NDArray[np.int64], number: int
+def own_message(layout: ControlLayout, digits: NDArray[np.int64], number: int
                 ) -> tuple[bytes, ...]:
     """(message, 0): a ciphertext that decrypts to a message of one's choice under every key."""
-    count = len(digits) // parameters.values_per_block
-    rows = digits.reshape(count, -1)
+    parameters, count = layout.parameters, layout.blocks
+    ends = np.cumsum(layout.block_values)
+    nothing = []
+    for i, values in enumerate(layout.block_values):
+        place = Place.of_sum(Kind.SUM, number, i, count)
+        if isinstance(parameters, CKKSParameters):
+            nothing.append(_encoded(parameters, digits[ends[i] - values : ends[i]], place))
+        elif isinstance(parameters, rlwe.RLWEParameters):
+            size = (packed_bytes(parameters.width(values), parameters.kept_bits)
+                    + packed_bytes(4096, 64 - parameters.sum_cut))
+            nothing.append(frame(parameters, place, bytes(size)))
+        else:
+            words = replace(place, kind=Kind.SUM_WORDS)
+            nothing.append(frame(parameters, words, bytes(4 * values)))
     if isinstance(parameters, CKKSParameters):
-        return tuple(_encoded(parameters, row, Place.of_sum(Kind.SUM, number, i, count))
-                     for i, row in enumerate(rows))
-    if isinstance(parameters, rlwe.RLWEParameters):
-        size = packed_bytes(4096, parameters.kept_bits + 64 - parameters.sum_cut)
-        kind = Kind.SUM
-    else:
-        size, kind = 4 * parameters.values_per_block, Kind.SUM_WORDS
-    nothing = [frame(parameters, Place.of_sum(kind, number, i, count), bytes(size))
-               for i in range(count)]
-    return shift(parameters, nothing, digits)
+        return tuple(nothing)
+    return shift(layout, nothing, digits)
 
 
 def _encoded(parameters: CKKSParameters, digits: NDArray[np.int64], place: Place) -> bytes:
@@ -81,20 +87,22 @@ def _encoded(parameters: CKKSParameters, digits: NDArray[np.int64], place: Place
                  bytes(packed_bytes(parameters.ring_degree, parameters.prime_bits)))
 
 
-def rlwe_words(parameters: rlwe.RLWEParameters, block: bytes) -> NDArray[np.uint64]:
-    """(2, N) words of c0 and c1 of a summed block."""
+def rlwe_words(parameters: rlwe.RLWEParameters, block: bytes
+               ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """c0 (width,) and c1 (N,) of a summed block, as words."""
     body, cut = block[HEADER_BYTES:], parameters.sum_cut
-    size = packed_bytes(4096, parameters.kept_bits)
-    return np.concatenate([
-        unpack_bits([body[:size]], 4096, parameters.kept_bits) << np.uint64(parameters.cut),
-        unpack_bits([body[size:]], 4096, 64 - cut) << np.uint64(cut)])
+    at = len(body) - packed_bytes(4096, 64 - cut)
+    c0 = unpack_bits([body[:at]], 8 * at // parameters.kept_bits, parameters.kept_bits)[0]
+    c1 = unpack_bits([body[at:]], 4096, 64 - cut)[0]
+    return c0 << np.uint64(parameters.cut), c1 << np.uint64(cut)
 
 
-def _rlwe_block(parameters: rlwe.RLWEParameters, words: NDArray[np.uint64], place: Place) -> bytes:
-    c0 = rlwe.drop(words[:1].copy(), parameters.cut) & np.uint64(2**parameters.kept_bits - 1)
-    c1 = words[1:] >> np.uint64(parameters.sum_cut)
-    return frame(parameters, place, *pack_bits(c0, parameters.kept_bits),
-                 *pack_bits(c1, 64 - parameters.sum_cut))
+def _rlwe_block(parameters: rlwe.RLWEParameters, c0: NDArray[np.uint64], c1: NDArray[np.uint64],
+                place: Place) -> bytes:
+    kept = rlwe.drop(c0.copy(), parameters.cut) & np.uint64(2**parameters.kept_bits - 1)
+    return frame(parameters, place, *pack_bits(kept[np.newaxis], parameters.kept_bits),
+                 *pack_bits((c1 >> np.uint64(parameters.sum_cut))[np.newaxis],
+                            64 - parameters.sum_cut))
 
 
 def _combined(parameters: Parameters, blocks: Sequence[bytes], weights: Sequence[int]) -> bytes:
@@ -104,9 +112,10 @@ def _combined(parameters: Parameters, blocks: Sequence[bytes], weights: Sequence
                     for w, block in zip(weights, blocks, strict=True))
         return frame(parameters, place, total.astype("<i4").tobytes())
     if isinstance(parameters, rlwe.RLWEParameters):
-        words = sum(rlwe_words(parameters, block) * np.uint64(w)
-                    for w, block in zip(weights, blocks, strict=True))
-        return _rlwe_block(parameters, words, place)
+        words = [rlwe_words(parameters, block) for block in blocks]
+        c0, c1 = (sum(part[i] * np.uint64(w) for w, part in zip(weights, words, strict=True))
+                  for i in (0, 1))
+        return _rlwe_block(parameters, c0, c1, place)
     evaluator = seal.Evaluator(seal_context(parameters))
     with MemoryFile() as file:
         loaded = [load_sum(block, parameters, place.index, place.count, file)[1]
@@ -123,11 +132,10 @@ def _shifted(parameters: Parameters, block: bytes, digits: NDArray[np.int64], of
         words = np.frombuffer(block[HEADER_BYTES:], "<i4") + digits
         return frame(parameters, place, words.astype("<i4").tobytes())
     if isinstance(parameters, rlwe.RLWEParameters):
-        words = rlwe_words(parameters, block)
-        added = rlwe.pack_coefficients(digits, parameters)[0] * parameters.step
+        c0, c1 = rlwe_words(parameters, block)
+        added = rlwe.pack_coefficients(digits[np.newaxis], parameters)[0] * parameters.step
         added[3] += int(off_grid * parameters.step)
-        words[0] += added.view(np.uint64)
-        return _rlwe_block(parameters, words, place)
+        return _rlwe_block(parameters, c0 + added.view(np.uint64), c1, place)
     context, plain = seal_context(parameters), seal.Plaintext()
     slots = pack(digits, parameters)[0]
     slots[3] += off_grid

@@ -33,8 +33,8 @@ WORD = np.dtype("<i4")
 
 @pytest.fixture(params=SUITES)
 def cohort(request: pytest.FixtureRequest, federate: Callable):
-    """Three updates of two or more blocks, and their honest sum."""
-    made = federate(request.param, values=12288 + 100)
+    """Three updates of three or more blocks, and their honest sum."""
+    made = federate(request.param, values=2 * 12288 + 100)
     made.updates = [made.seal(made.values(i), i) for i in range(3)]
     made.total = made.add(made.updates)
     return made
@@ -185,7 +185,7 @@ def test_a_message_of_the_servers_own(federate: Callable, suite: str) -> None:
     digits = np.zeros(made.layout.digits, np.int64)
     digits[made.layout.constant] = 3
     digits[made.layout.partner_map][:3] = 1
-    refused(made, forging.own_message(made.parameters, digits, 1), TagMismatch)
+    refused(made, forging.own_message(made.layout, digits, 1), TagMismatch)
 
 
 @pytest.mark.parametrize("suite", ENCRYPTED)

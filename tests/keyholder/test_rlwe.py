@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from encryption import rlwe
 from encryption.accumulator import make_accumulator
+from encryption.control import ControlLayout
 from encryption.parameters import RLWEParameters
 from encryption.wire import HEADER_BYTES
 from keyholder.rlwe import RLWECipher, UnusableSecret, new_secret
@@ -76,28 +77,37 @@ def test_the_product_is_exact_on_random_words(seed: int) -> None:
 def test_an_encryption_is_what_the_definition_says() -> None:
     """c0 - c1 s, computed by schoolbook from the wire bytes, is D m plus a small error."""
     secret = new_secret()
-    digits = np.random.default_rng(1).integers(-2**15, 2**15, PARAMETERS.values_per_block)
+    layout = _one_block(PARAMETERS, 6)
+    digits = np.random.default_rng(1).integers(-2**15, 2**15, layout.digits)
     (block,) = RLWECipher(secret, PARAMETERS).encrypt(digits, 1, 0)
-    accumulator = make_accumulator(PARAMETERS, 1)
+    accumulator = make_accumulator(layout)
     accumulator.fold((block,))
     c0, _ = rlwe_words(PARAMETERS, accumulator.finish()[0])
     seed = block[HEADER_BYTES : HEADER_BYTES + rlwe.SEED_BYTES]
     c1 = rlwe.Stream().uniform(seed, 0, 1)[0]
     phase = (c0 - _slow_product(c1, _signed(secret))).view(np.int64)
-    off = phase - rlwe.pack_coefficients(digits, PARAMETERS)[0] * PARAMETERS.step
+    off = phase - rlwe.pack_coefficients(digits[np.newaxis], PARAMETERS)[0] * PARAMETERS.step
     assert np.abs(off).max() <= 21 + 2 ** (PARAMETERS.cut - 1)
     assert off.std() == pytest.approx(math.sqrt(10.5 + 4**PARAMETERS.cut / 12), rel=0.05)
+
+
+def _one_block(parameters: RLWEParameters, clients: int) -> ControlLayout:
+    """A layout that fills one block."""
+    control = ControlLayout(1, clients, parameters).tags.stop - 1
+    layout = ControlLayout(parameters.values_per_block - control, clients, parameters)
+    assert layout.block_values == (parameters.values_per_block,)
+    return layout
 
 
 def _deviations(parameters: RLWEParameters, updates: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """(N,) D m plus error of the decrypted sum, minus D m, in units of the modulus."""
     cipher = RLWECipher(new_secret(), parameters)
-    accumulator = make_accumulator(parameters, 1)
+    accumulator = make_accumulator(_one_block(parameters, len(updates)))
     for client, update in enumerate(updates):
         accumulator.fold(cipher.encrypt(update, 1, client))
     c0, c1 = rlwe_words(parameters, accumulator.finish()[0])
     phase = (c0 - _product(cipher, c1)).view(np.int64)
-    total = rlwe.pack_coefficients(np.sum(updates, axis=0), parameters)[0]
+    total = rlwe.pack_coefficients(np.sum(updates, axis=0)[np.newaxis], parameters)[0]
     return phase - total * parameters.step
 
 
@@ -189,9 +199,9 @@ def test_sums_of_packed_digits_unpack_to_sums(cohort: tuple[int, int], seed: int
     else:
         total = np.full(parameters.values_per_block, counts[0] * low + counts[1] * high)
     noise = random.integers(-(parameters.step // 2) + 1, parameters.step // 2, (1, DEGREE))
-    phase = rlwe.pack_coefficients(total, parameters) * parameters.step + noise
+    phase = rlwe.pack_coefficients(total[np.newaxis], parameters) * parameters.step + noise
     found = rlwe.unpack_coefficients(phase, parameters)
-    assert found.in_range and np.array_equal(found.digits, total)
+    assert found.in_range and np.array_equal(found.digits[0], total)
     assert found.distance == pytest.approx(np.abs(noise).max() / parameters.step)
 
 
@@ -202,3 +212,25 @@ def test_whatever_is_decrypted_is_reported_without_an_exception(seed: int) -> No
     found = rlwe.unpack_coefficients(phase, PARAMETERS)
     assert found.distance <= 0.5 + 1 / PARAMETERS.step
     assert found.distance > PARAMETERS.grid_bound(6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(cohorts, st.integers(1, 60_000))
+def test_blocks_hold_what_is_asked_and_hardly_more(cohort: tuple[int, int], digits: int) -> None:
+    clients, bits = min(cohort[0], 2 ** (31 - cohort[1])), cohort[1]
+    parameters = RLWEParameters.for_cohort(clients, bits)
+    sizes = parameters.block_values(digits)
+    assert digits <= sum(sizes) < digits + 8 * parameters.digits_per_coefficient
+    assert all(size == parameters.values_per_block for size in sizes[:-1])
+    assert sizes[-1] % (8 * parameters.digits_per_coefficient) == 0
+    assert parameters.block_values(sum(sizes)) == sizes
+    covered = [index for batch in rlwe.batches(sizes) for index in range(batch.start, batch.stop)]
+    assert covered == list(range(len(sizes)))
+
+
+def test_a_small_update_is_a_small_message() -> None:
+    """A short last block: as many coefficients of c0 as there are digits for, c1 from its seed."""
+    layout = ControlLayout(70, 6, PARAMETERS)
+    cipher = RLWECipher(new_secret(), PARAMETERS)
+    (block,) = cipher.encrypt(np.zeros(layout.digits, np.int64), 1, 0)
+    assert len(block) == HEADER_BYTES + rlwe.SEED_BYTES + layout.digits // 3 * 60 // 8 < 400

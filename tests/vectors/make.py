@@ -33,7 +33,7 @@ def main() -> None:
         key = SharedKey.generate(parameters)
         (FOLDER / f"{suite}.key").unlink(missing_ok=True)
         key.save(FOLDER / f"{suite}.key")
-        accumulator = make_accumulator(parameters, layout.blocks)
+        accumulator = make_accumulator(layout)
         for partner in (0, 1):
             blocks = Sealer(key, layout, partner).seal(values(partner), ROUND)
             (FOLDER / f"{suite}.{partner}.bin").write_bytes(b"".join(blocks))

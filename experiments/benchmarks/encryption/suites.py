@@ -105,7 +105,7 @@ class _Veilsum:
 
     def fold(self, total: Any, reply: list[bytes]) -> Any:
         if total is None:
-            total = make_accumulator(self._layout.parameters, self._layout.blocks, self._rounds)
+            total = make_accumulator(self._layout, self._rounds)
         total.fold(reply)
         return total
 
