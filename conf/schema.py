@@ -207,6 +207,8 @@ class TrackingConfig:
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "veilsum"
     run_name: str | None = None
+    parent: str | None = None
+    """MLflow id of the run that this one belongs to; a sweep fills it in."""
 
     def validate(self) -> None:
         _require(bool(self.uri), "tracking.uri", "must not be empty")

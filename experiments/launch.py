@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 import hydra
@@ -18,9 +19,11 @@ from conf.compose import CONFIG_DIR, from_hydra
 from conf.schema import Config, InvalidConfig
 
 
-def compose_and_run(program: str, argv: list[str], work: Callable[[Config], object]) -> int:
+def compose_and_run(program: str, argv: list[str], work: Callable[[Config], object],
+                    around: AbstractContextManager[object] | None = None) -> int:
     """Compose the configuration from ``argv`` and call ``work`` once, or once per point of a
-    ``-m`` sweep. Returns the exit code: 0, 1 the run failed, 2 wrong input, 130 interrupted."""
+    ``-m`` sweep, all within ``around``. Returns the exit code: 0, 1 the run failed, 2 wrong
+    input, 130 interrupted."""
     ConfigStore.instance().store(name="schema", node=asdict(Config()))
 
     def composed(config: DictConfig) -> None:
@@ -28,14 +31,15 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
             work(from_hydra(config))
         except Exception as error:
             # Hydra would print a line of its own before an Exception reaches us.
-            raise _Stopped(error) from error
+            raise Stopped(error) from error
 
     application = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR),
                              config_name="config")(composed)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise here instead of printing and exiting with 1
     saved, sys.argv = sys.argv, [program, *argv]
     try:
-        application()
+        with around or nullcontext():
+            application()
     except KeyboardInterrupt:
         print("\nstopped; the MLflow run is marked as killed", file=sys.stderr)
         return 130
@@ -44,14 +48,16 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
     except HydraException as error:
         print(f"{program}: {_explain(error)}", file=sys.stderr)
         return 2
-    except _Stopped as stopped:
+    except Stopped as stopped:
         return _report(program, stopped.cause)
+    except Exception as error:  # of ``around``
+        return _report(program, error)
     finally:
         sys.argv = saved
     return 0
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """Carries an error of the run past Hydra."""
 
     def __init__(self, cause: Exception) -> None:
@@ -60,15 +66,16 @@ class _Stopped(BaseException):
 
 
 def _report(program: str, error: Exception) -> int:
+    from server.recorded import NoSuchRun
     from server.tracking import TrackingFailed
     from strategies.cohort import KeysDiffer, TooFewUpdates
     from strategies.fedavg import OpeningFailed
 
     if not isinstance(error, InvalidConfig | TooFewUpdates | KeysDiffer | OpeningFailed
-                      | TrackingFailed):
+                      | NoSuchRun | TrackingFailed):
         raise error
     print(f"{program}: {error}", file=sys.stderr)
-    return 2 if isinstance(error, InvalidConfig) else 1
+    return 2 if isinstance(error, InvalidConfig | NoSuchRun) else 1
 
 
 def _explain(error: Exception) -> str:

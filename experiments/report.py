@@ -69,6 +69,27 @@ def result_markdown(results: RunResult | Sequence[tuple[str, RunResult]]) -> str
     return "\n".join(lines) + "\n"
 
 
+def sweep_table(named: Sequence[tuple[str, RunResult]], run_id: str) -> Table:
+    """The runs of a sweep side by side: ``named`` pairs what was set with its run; ``run_id``:
+    MLflow's of their parent."""
+    first = named[0][1]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False,
+                  title=f"{_title(first)} All customers, one run a line.",
+                  title_style="bold", title_justify="left", caption_justify="left",
+                  caption=f"Figure and table: the parent run {run_id[:8]} in `veilsum ui"
+                          f"{_uri_option(first.tracking_uri)}`")
+    table.add_column("set", overflow="fold")
+    for name in ("naive", "alone", "pooled", "federated", "gain over alone"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, result in named:
+        for row in result.comparisons:
+            if row.partner == "all":
+                gain = row.gain_over_local
+                table.add_row(name, _value(row.naive), _value(row.local), _value(row.pooled),
+                              _value(row.federated), _gain(gain, _gain_text(gain)))
+    return table
+
+
 def _title(result: RunResult) -> str:
     better = "" if result.higher_is_better else ", lower is better"
     return f"Test {result.metric_label}{better}: does the federation help?"

@@ -74,16 +74,10 @@ def _node(work: Path, name: str, data: str) -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     from experiments.launch import compose_and_run
+    from experiments.sweep import Sweep
 
-    return compose_and_run("veilsum simulate", argv, _simulate_and_show)
-
-
-def _simulate_and_show(config: Config) -> None:
-    from rich.console import Console
-
-    from experiments.report import result_table
-
-    Console().print(result_table(simulate(config)))
+    sweep = Sweep(argv)
+    return compose_and_run("veilsum simulate", argv, sweep.run, around=sweep)
 
 
 if __name__ == "__main__":

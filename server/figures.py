@@ -11,36 +11,22 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from learning.results import Comparison, Estimate
-
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-INK, MUTED, FAINT = "#222222", "#666666", "#E4E4E4"
-SIZE_INCHES = (8.0, 4.8)
-_HEADER_INCHES = 0.72
-"""Room for the title and one line of legend."""
-
-_STYLE = {
-    "font.size": 11.0,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "figure.dpi": 100.0,
-}
+from server.figure_style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    interval_marker,
+    legend_above,
+    titled_axes,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     simulation knows; ``errors`` the standard error that noise gives the released one, drawn as
     a band. A reference that is None or NaN is left out.
     """
-    figure, axes = _axes("Does the federation beat what partners have today?")
+    figure, axes = titled_axes("Does the federation beat what partners have today?")
     axes.grid(axis="x", visible=False)
     dot = "o" if len(rounds) == 1 else ""  # a line through one point would not show
     if errors is not None and any(error > 0 for error in errors):
@@ -90,7 +76,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = min(rounds, default=0)
     axes.set_xlim(first, max([first + 1, *rounds]))
-    _legend_above(axes, columns=3)
+    legend_above(axes, columns=3)
     return figure
 
 
@@ -101,12 +87,12 @@ def gain_per_partner(comparisons: Iterable[Comparison], *, metric: str = "AUC") 
     the data does not say.
     """
     rows = _order(comparisons)
-    figure, axes = _axes("Who gains from the federation?", height=1.9 + 0.52 * len(rows))
+    figure, axes = titled_axes("Who gains from the federation?", height=1.9 + 0.52 * len(rows))
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color=INK, linewidth=1.0)
     for position, row in enumerate(rows):
-        _interval(axes, row.gain_over_local, position - 0.14, BLUE, "o")
-        _interval(axes, row.gain_over_naive, position + 0.14, ORANGE, "s")
+        interval_marker(axes, row.gain_over_local, position - 0.14, BLUE, "o")
+        interval_marker(axes, row.gain_over_naive, position + 0.14, ORANGE, "s")
     summary = sum(row.partner in ("all", "held out") for row in rows)
     if 0 < summary < len(rows):
         axes.axhline(len(rows) - summary - 0.5, color=MUTED, linewidth=0.8)
@@ -118,7 +104,7 @@ def gain_per_partner(comparisons: Iterable[Comparison], *, metric: str = "AUC") 
                     "\nhollow marker: the interval holds zero, so these data do not decide")
     axes.plot([], [], color=BLUE, marker="o", label="over the partner's own model")
     axes.plot([], [], color=ORANGE, marker="s", label="over the naive rule")
-    _legend_above(axes, columns=2)
+    legend_above(axes, columns=2)
     return figure
 
 
@@ -129,7 +115,7 @@ def epsilon_over_rounds(rounds: Sequence[int], epsilon: Sequence[float],
 
     Infinite values are not drawn; a run without privacy says so in words.
     """
-    figure, axes = _axes("How much privacy has been spent?")
+    figure, axes = titled_axes("How much privacy has been spent?")
     axes.grid(axis="x", visible=False)
     drawn = False
     for values, color, dash, name in (
@@ -158,13 +144,13 @@ def epsilon_over_rounds(rounds: Sequence[int], epsilon: Sequence[float],
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, max(rounds, default=1))
     axes.set_ylim(bottom=0)
-    _legend_above(axes, columns=2)
+    legend_above(axes, columns=2)
     return figure
 
 
 def newcomer(points: Sequence[NewcomerPoint], *, metric: str = "AUC") -> Figure:
     """A new partner's model alone and joined, over how many customers it brings."""
-    figure, axes = _axes("Is joining worth it for a new, small partner?")
+    figure, axes = titled_axes("Is joining worth it for a new, small partner?")
     axes.grid(axis="x", visible=False)
     ordered = sorted(points, key=lambda point: point.customers)
     places = list(range(len(ordered)))
@@ -181,43 +167,14 @@ def newcomer(points: Sequence[NewcomerPoint], *, metric: str = "AUC") -> Figure:
     axes.set_xlim(-0.4, len(ordered) - 0.6)
     axes.set_xlabel("training customers that the new partner brings")
     axes.set_ylabel(f"test {metric} at the new partner, 95% interval")
-    _legend_above(axes, columns=2)
+    legend_above(axes, columns=2)
     return figure
-
-
-def _axes(title: str, height: float = SIZE_INCHES[1]) -> tuple[Figure, Axes]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(SIZE_INCHES[0], height), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        figure.text(0.012, 1 - 0.1 / height, title, va="top", fontsize=13, fontweight="bold")
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - _HEADER_INCHES / height))
-        return figure, axes
-
-
-def _legend_above(axes: Axes, columns: int) -> None:
-    """Between title and axes, from the figure's left edge: long names keep the axes wide."""
-    figure = axes.figure
-    top = 1 - 0.36 / figure.get_figheight()
-    figure.legend(loc="upper left", bbox_to_anchor=(0.0, top), ncols=columns, fontsize=10,
-                  frameon=False, borderaxespad=0.2, handlelength=2.2, columnspacing=1.6)
 
 
 def _order(comparisons: Iterable[Comparison]) -> list[Comparison]:
     """Partners by size, then the rows that sum them up."""
     last = {"all": 1, "held out": 2}
     return sorted(comparisons, key=lambda row: (last.get(row.partner, 0), row.customers))
-
-
-def _interval(axes: Axes, gain: Estimate, position: float, color: str, marker: str) -> None:
-    if not math.isfinite(gain.value):
-        return
-    known = math.isfinite(gain.low) and math.isfinite(gain.high)
-    clear = known and (gain.low > 0 or gain.high < 0)
-    if known:
-        axes.hlines(position, gain.low, gain.high, color=color, linewidth=2.0)
-    axes.plot(gain.value, position, marker=marker, color=color, markersize=7,
-              markerfacecolor=color if clear else "white", markeredgewidth=1.6, zorder=3)
 
 
 def _limit_to_story(axes: Axes, noised: Sequence[float], exact: Sequence[float]) -> None:

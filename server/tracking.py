@@ -88,9 +88,12 @@ class RunTracker:
     _finished: bool = False
 
     @classmethod
-    def start(cls, config: Config, *, dataset: DatasetDescription,
-              tags: Mapping[str, str] | None = None) -> RunTracker:
+    def start(cls, config: Config, *, dataset: DatasetDescription | None,
+              tags: Mapping[str, str] | None = None,
+              params: Mapping[str, str] | None = None) -> RunTracker:
         """Begin a run in the background. Raises InvalidConfig for an unusable ``tracking.uri``.
+
+        ``params`` stands in for those of ``config``, for a run that sums up several.
 
         What only MLflow can find out (a database of another version, a deleted experiment)
         raises InvalidConfig from the first call after this one.
@@ -98,7 +101,8 @@ class RunTracker:
         check_uri(config.tracking.uri)
         quiet_mlflow()
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        session = worker.submit(_open_run, config, dataset, dict(tags or {}))
+        shown = flat_params(config) if params is None else dict(params)
+        session = worker.submit(_open_run, config, dataset, dict(tags or {}), shown)
         return cls(config.tracking.uri, worker, session)
 
     @property
@@ -222,21 +226,24 @@ class RunTracker:
             )
 
 
-def _open_run(config: Config, dataset: DatasetDescription, tags: dict[str, str]) -> Session:
+def _open_run(config: Config, dataset: DatasetDescription | None, tags: dict[str, str],
+              params: dict[str, str]) -> Session:
     client = open_client(config.tracking.uri)
     from mlflow.entities import DatasetInput, Param
 
     experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
     tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
             **trust_statement(config), **tags}
+    if config.tracking.parent is not None:
+        tags["mlflow.parentRunId"] = config.tracking.parent
     tags.setdefault("mlflow.note.content", run_note(tags.get("trust", "see SECURITY.md")))
     run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
     run_id = str(run.info.run_id)
     if config.tracking.run_name is None:
         client.update_run(run_id, name=default_run_name(config, run_id))
-    params = [Param(key, value) for key, value in flat_params(config).items()]
-    client.log_batch(run_id, params=params)
-    client.log_inputs(run_id, datasets=[DatasetInput(_dataset_entity(dataset), tags=[])])
+    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
+    if dataset is not None:
+        client.log_inputs(run_id, datasets=[DatasetInput(_dataset_entity(dataset), tags=[])])
     return Session(client, experiment_id, run_id)
 
 

@@ -17,6 +17,8 @@ from learning.results import Comparison, Estimate, RunResult
 LONGEST_PARAM = 500
 """Characters of one logged value: the least that any MLflow server accepts."""
 
+NOT_FINITE = "not_finite."
+"""Begins the tag of a metric that no chart could show."""
 _WITH_GAINS = ("all", "held out")
 _HIDDEN = ("tracking.", "federation.sites")
 
@@ -109,7 +111,7 @@ def finite_only(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[st
         if math.isfinite(number):
             shown[name] = number
         else:
-            rest[f"not_finite.{name}"] = str(number)
+            rest[f"{NOT_FINITE}{name}"] = str(number)
     return shown, rest
 
 
@@ -117,7 +119,7 @@ def result_metrics(result: RunResult) -> dict[str, float]:
     """The end of a run as metrics: ``test/...`` released, ``oracle/test/...`` simulation only.
 
     The row "all" has no suffix; a partner's row ends in its name, customers that never trained
-    in ``held_out``. Gains with their 95% bounds are logged for these two; those of partners
+    in ``held_out``. 95% bounds, and gains, are logged for these two; those of partners
     stand in the figure, because ninety more charts would bury the run. NaN stands for "not
     computed" and is left out.
     """
@@ -142,6 +144,7 @@ def _row_metrics(base: str, row: Comparison) -> dict[str, float]:
     metrics = {name: estimate.value for name, estimate in estimates.items()}
     if row.partner not in _WITH_GAINS:
         return metrics
+    metrics |= {f"{base}{end}_low": row.federated.low, f"{base}{end}_high": row.federated.high}
     for other, gain in (("naive", row.gain_over_naive), ("local", row.gain_over_local)):
         name = f"{base}_gain_over_{other}{end}"
         metrics |= {name: gain.value, f"{name}_low": gain.low, f"{name}_high": gain.high}

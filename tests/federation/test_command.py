@@ -82,17 +82,47 @@ def test_a_broken_table_names_row_and_column(  # type: ignore[no-untyped-def]
     assert message in shown and "Traceback" not in shown
 
 
-def test_a_sweep_runs_every_point(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                  capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["simulate", "-m", *_overrides(table, "privacy.epsilon=1,8")]) == 0
-    capsys.readouterr()
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+def _runs(folder: Path) -> tuple[mlflow.MlflowClient, list]:  # type: ignore[type-arg]
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("veilsum")
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert {run.data.params["privacy.epsilon"] for run in runs} == {"1.0", "8.0"}
+    return client, list(client.search_runs([experiment.experiment_id]))
+
+
+def test_a_sweep_ends_in_a_parent_run_with_one_figure(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "-m", *_overrides(table, "privacy.epsilon=1,8")]) == 0
+    assert "privacy.epsilon=8" in capsys.readouterr().out
+    client, runs = _runs(tmp_path)
     assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent,) = [run for run in runs if "sweep" in run.data.tags]
+    children = [run for run in runs
+                if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.params["privacy.epsilon"] for run in children} == {"1.0", "8.0"}
+    assert len(runs) == 3
+    assert "privacy.epsilon" not in parent.data.params and parent.data.params["seed"] == "0"
+    found = {file.path for folder in ("", "figures")
+             for file in client.list_artifacts(parent.info.run_id, folder or None)}
+    assert {"sweep.md", "figures/sweep.png"} <= found
+    points = client.get_metric_history(parent.info.run_id, "oracle/test/auc")
+    assert [point.step for point in points] == [1, 8]
+
+
+def test_a_sweep_that_stops_leaves_a_failed_parent(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"  # MLflow remembers relative ones
+    assert main(["simulate", "-m", *_overrides(table, "strategy.quorum=3,9", store)]) == 2
+    assert "strategy.quorum" in capsys.readouterr().err
+    _, runs = _runs(tmp_path)
+    (parent,) = [run for run in runs if "sweep" in run.data.tags]
+    assert parent.info.status == "FAILED" and parent.data.tags["error"] == "InvalidConfig"
+    assert {run.info.status for run in runs} == {"FINISHED", "FAILED"}
 
 
 def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: Path) -> None:
@@ -110,9 +140,6 @@ def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: 
         rest = process.stderr.read()
         assert process.wait(60) == 130
     assert "Traceback" not in rest and "killed" in rest
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("veilsum")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
+    _, (run,) = _runs(tmp_path)
     assert run.info.status == "KILLED"
     assert run.data.metrics["cohort/answered"] == 3
