@@ -52,7 +52,7 @@ class MemoryFile:
     def read(self) -> bytes:
         return os.pread(self._fd, os.fstat(self._fd).st_size, 0)
 
-    def write(self, blob: bytes) -> None:
+    def write(self, blob: bytes | bytearray) -> None:
         os.ftruncate(self._fd, len(blob))
         if os.pwrite(self._fd, blob, 0) != len(blob):
             raise OSError("a memory file took only part of a block")

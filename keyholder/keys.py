@@ -61,9 +61,9 @@ class SharedKey:
         """A fresh key from the operating system's randomness."""
         cipher_key = bytearray()
         if isinstance(parameters, CKKSParameters):
-            cipher_key += new_secret_residues(parameters)
+            cipher_key = bytearray(new_secret_residues(parameters))
         elif isinstance(parameters, RLWEParameters):
-            cipher_key += new_secret()
+            cipher_key = new_secret()
         frame = bytearray(_CIPHER_KEY_AT + len(cipher_key))
         frame[:_TAG_KEY_AT] = _MAGIC + bytes.fromhex(parameters.fingerprint)
         random_bytes(memoryview(frame)[_TAG_KEY_AT:_LENGTH_AT])

@@ -17,6 +17,7 @@ random words the error is about 2^-14.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,10 +66,20 @@ def new_secret() -> bytearray:
     return secret
 
 
+class _Room(threading.local):
+    """Memory that a thread uses again and again."""
+
+    def __init__(self) -> None:
+        self.public, self.coins = rlwe.Stream(), rlwe.Stream()
+        self.numbers = np.empty((BATCH, RING_DEGREE), np.complex128)
+        self.high = np.empty((BATCH, RING_DEGREE), np.int64)
+
+
 class RLWECipher:
     """Symmetric RLWE under one secret; what it decrypts leaves as exact integers or not at all.
 
-    Not for two threads at once: it works in memory of its own, BATCH blocks at a time."""
+    It works BATCH blocks at a time in memory of its own, each thread in another: in shared memory
+    one update's public polynomial could come under another's noise."""
 
     def __init__(self, secret: Readable, parameters: RLWEParameters) -> None:
         """Raises UnusableSecret."""
@@ -76,15 +87,19 @@ class RLWECipher:
         if values.shape != (RING_DEGREE,) or values.max() > 2:
             raise UnusableSecret("the key does not belong to these parameters; copy it again")
         self._parameters = parameters
-        self._transform = scipy.fft.fft((values.astype(np.float64) - 1) * _TWIST)
-        self._public, self._coins = rlwe.Stream(), rlwe.Stream()
-        self._numbers = np.empty((BATCH, RING_DEGREE), np.complex128)
-        self._high = np.empty((BATCH, RING_DEGREE), np.int64)
+        weighted = np.empty(RING_DEGREE, np.complex128)
+        weighted[:] = values
+        weighted -= 1
+        weighted *= _TWIST
+        self._transform = scipy.fft.fft(weighted)
+        weighted[:] = 0  # it is the key in another form
+        self._room = _Room()
 
     def __del__(self) -> None:
         if hasattr(self, "_transform"):
-            self._transform[:] = 0  # it is the key in another form
-            self._coins.uniform(bytes(rlwe.SEED_BYTES), 0, BATCH)
+            self._transform[:] = 0  # so is this
+        if hasattr(self, "_room"):
+            self._room.coins.uniform(bytes(rlwe.SEED_BYTES), 0, BATCH)
 
     def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
         parameters, seed, blocks = self._parameters, os.urandom(rlwe.SEED_BYTES), []
@@ -98,7 +113,7 @@ class RLWECipher:
             c0 *= parameters.step
             c0 += self.errors(count)[:, :width]
             words = c0.view(np.uint64)
-            words += self.product(self._public.uniform(seed, batch.start, count))[:, :width]
+            words += self.product(self._room.public.uniform(seed, batch.start, count))[:, :width]
             bodies = pack_bits(rlwe.drop(words, parameters.cut), parameters.kept_bits)
             for index, body in enumerate(bodies, batch.start):
                 place = Place(Kind.FRESH, number, client, index, len(sizes))
@@ -134,8 +149,9 @@ class RLWECipher:
 
         The coins are the AES-256 counter stream of a fresh key from the operating system, which
         no other process or thread ever has, forked or not."""
-        coins = self._coins.uniform(os.urandom(rlwe.SEED_BYTES), 0, count)
-        others = np.right_shift(coins, np.uint64(21), out=self._high[:count].view(np.uint64))
+        room = self._room
+        coins = room.coins.uniform(os.urandom(rlwe.SEED_BYTES), 0, count)
+        others = np.right_shift(coins, np.uint64(21), out=room.high[:count].view(np.uint64))
         coins &= _COINS
         others &= _COINS
         return np.bitwise_count(coins).view(np.int8) - np.bitwise_count(others).view(np.int8)
@@ -145,7 +161,7 @@ class RLWECipher:
         BATCH. Exact, as derived above."""
         words += _FLIP
         words ^= _FLIP
-        numbers, high = self._numbers[: len(words)], self._high[: len(words)]
+        numbers, high = self._room.numbers[: len(words)], self._room.high[: len(words)]
         numbers.view(np.float64)[:] = words.view("<i4")  # l and h of each word, in turn
         numbers *= _TWIST
         numbers = scipy.fft.fft(numbers, overwrite_x=True)

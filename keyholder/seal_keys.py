@@ -9,7 +9,7 @@ import tenseal.sealapi as seal
 
 from encryption.ciphertext import MemoryFile, parms_id, seal_body, seal_context, seal_header
 from encryption.ckks import CKKSParameters
-from keyholder.secret_bytes import Readable
+from keyholder.secret_bytes import Readable, wipe
 
 # A secret key is a SEAL plaintext: parms_id, coefficients, scale, then the words with a header.
 _METADATA = struct.Struct("<32sQd")
@@ -34,10 +34,13 @@ def load_secret(residues: Readable, parameters: CKKSParameters) -> seal.SecretKe
     degree = parameters.ring_degree
     if len(residues) != 8 * degree or np.frombuffer(residues, "<u8").max() >= parameters.prime:
         raise UnusableKey("the key does not belong to these parameters; copy it again")
-    body = (_METADATA.pack(parms_id(parameters), degree, 1.0) + seal_header(8 + 8 * degree)
-            + degree.to_bytes(8, "little") + residues)
+    start = (_METADATA.pack(parms_id(parameters), degree, 1.0) + seal_header(8 + 8 * degree)
+             + degree.to_bytes(8, "little"))
+    body = bytearray(seal_header(len(start) + len(residues)) + start)
+    body += residues
     secret = seal.SecretKey()
     with MemoryFile() as file:
-        file.write(seal_header(len(body)) + body)
+        file.write(body)
         secret.load(seal_context(parameters), file.path)
+    wipe(body)
     return secret
