@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from zoneinfo import available_timezones
 
 
 class InvalidConfig(ValueError):
@@ -65,6 +66,9 @@ class TaskConfig:
     """Utilities only: share of each home's days that validates; before it lie training days."""
     test_fraction: float = 0.125
     """Utilities only: share of each home's days, its last ones, that test."""
+    time_zone: str = ""
+    """Utilities only: the clock of the homes, Europe/Paris say, for readings whose times have
+    another offset from UTC; empty: times are that clock's already."""
     simulated_homes: int = 0
     """Utilities only: so many simulated homes of eight partners, like the real ones, instead of
     them."""
@@ -83,6 +87,9 @@ class TaskConfig:
                  f"must lie between 0 and history_days - 1, got {self.quiet_days}")
         _require(0 < self.holdout_fraction < 1, "task.holdout_fraction",
                  f"must lie between 0 and 1, got {self.holdout_fraction}")
+        if self.time_zone:
+            _require(self.time_zone in available_timezones(), "task.time_zone",
+                     f"{self.time_zone!r} is not a time zone such as Europe/Paris")
         _require(self.simulated_homes == 0 or self.simulated_homes >= 100, "task.simulated_homes",
                  f"eight partners need 100 at least, got {self.simulated_homes}")
         _require(not self.simulated_homes or self.path is None, "task.simulated_homes",

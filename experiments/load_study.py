@@ -28,12 +28,12 @@ from learning.models import build_model, get_flat, set_flat
 from learning.registry import make_task
 from learning.task import PartnerData, Task, concatenate
 from learning.training import customer_gradients, scores, train_locally
+from learning.utility_load import UtilityLoad
 from privacy.accounting import gaussian_mu
 from privacy.clipping import clip_and_sum
 from strategies.optimiser import ServerState, step
 
 PARTNERS, COLLUDERS, ROUNDS, METRICS_SHARE = 4, 1, 100, 0.1
-HOLDOUT_PARTNERS = ["CA", "TX"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Case:
 
     @classmethod
     def of(cls, seed: int, **settings: object) -> Case:
-        config = TaskConfig(name="utility_load", holdout_partners=HOLDOUT_PARTNERS,
-                            **settings)  # type: ignore[arg-type]
+        config = UtilityLoad.prepare(
+            TaskConfig(name="utility_load", **settings))  # type: ignore[arg-type]
         task = make_task(Config(task=config, seed=seed))
         with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
             files = task.split_by_partner(Path(folder))

@@ -18,13 +18,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from conf.schema import Config, InvalidConfig, TaskConfig
-from experiments.load_study import HOLDOUT_PARTNERS
+from conf.schema import InvalidConfig, TaskConfig
 from learning.load_features import Home
 from learning.load_statistics import STATISTICS, daily_profile, table
 from learning.simulated_homes import Generator
 from learning.utility_load import UtilityLoad
-from server.figures import BLUE, FAINT, INK, MUTED, ORANGE
+from server.figure_style import BLUE, FAINT, INK, MUTED, ORANGE
 
 _DEFAULTS = {"out": "", "homes": "200", "seed": "0"}
 _LABELS = {"real": BLUE, "simulated": ORANGE}
@@ -139,9 +138,8 @@ def main(argv: Sequence[str]) -> int:
         options = _options(argv)
         from learning.sources import homes
 
-        config = TaskConfig(name="utility_load", holdout_partners=HOLDOUT_PARTNERS)
-        seed = int(options["seed"])
-        training = UtilityLoad(Config(task=config).task, seed).training_homes(homes.readings())
+        config, seed = UtilityLoad.prepare(TaskConfig(name="utility_load")), int(options["seed"])
+        training = UtilityLoad(config, seed).training_homes(homes.readings())
     except InvalidConfig as error:
         print(f"simulated_homes: {error}", file=sys.stderr)
         return 2

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from conf.schema import TaskConfig
-    from learning.tables import Finding, Table
+    from learning.tables import Checked, Finding
 
 FORMAT = """\
 The table is one CSV (UTF-8, with a header; comma, semicolon or tab) or Parquet file.
-One row is one purchase.
+In the retail tasks one row is one purchase:
 
   partner    who sold it: the organisation that will be one client
   customer   whose purchase: the unit that privacy protects
@@ -25,9 +27,18 @@ One row is one purchase.
 
 Other columns are ignored. Rows are counted as in a text editor: the header of a CSV is line 1.
 
+For task=utility_load one row is one reading (or FILE is a folder with one table per partner):
+
+  partner         who supplies it; without the column, the file's name
+  customer        the home
+  time            beginning of 15, 30 or 60 minutes: 2024-03-26 14:15, with or without +01:00
+  load_kwh        or load_wh, or load_kw for a mean power
+  temperature_c   optional, outdoors
+
 Settings that the table is judged by are given as in `veilsum simulate`, for example
   veilsum validate-data purchases.csv task.top_categories=30
   veilsum validate-data purchases.csv 'task.categories=[MILK,BREAD]' task.history_days=56
+  veilsum validate-data meters.csv task=utility_load task.time_zone=Europe/Paris
 
 Exit code: 0 usable (there may be warnings), 2 not usable.
 """
@@ -38,17 +49,17 @@ def main(argv: list[str]) -> int:
         prog="veilsum validate-data", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Check a table before training on it: every defect by row and column.",
         epilog=FORMAT)
-    parser.add_argument("file", metavar="FILE", type=Path, help="CSV or Parquet")
-    parser.add_argument("--task", default="retail_repeat", help="default retail_repeat")
+    parser.add_argument("file", metavar="FILE", type=Path,
+                        help="CSV or Parquet; a folder of them for task=utility_load")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
-                        help="settings of the task, as in `veilsum simulate`")
+                        help="task and its settings, as in `veilsum simulate`")
     options = parser.parse_args(argv)
     from experiments.launch import compose_and_run
 
     judged: list[int] = []
     # The path goes around Hydra's grammar, in which commas and brackets have a meaning.
     code = compose_and_run(
-        "veilsum validate-data", [f"task={options.task}", *options.overrides],
+        "veilsum validate-data", options.overrides,
         lambda config: judged.append(
             _validate(config.task, options.file, options.overrides)))
     return code or max(judged)
@@ -60,25 +71,27 @@ def _validate(task: TaskConfig, path: Path, overrides: list[str]) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from learning.table_checks import check_file
-
     console = Console()
-    task = replace(task, path=str(path))
-    found, table = check_file(task)
-    errors = sum(finding.severity == "error" for finding in found)
-    if found:
-        console.print(_findings_table(found, path))
-    if errors:
-        console.print(f"[bold red]{path} cannot be used: {errors} kinds of errors.")
+    checked = _check(replace(task, path=str(path)))
+    if checked.findings:
+        console.print(_findings_table(checked.findings, path))
+    if checked.errors:
+        console.print(f"[bold red]{path} cannot be used: {checked.errors} kinds of errors.")
         return 2
-    assert table is not None
-    _summarise(console, task, table)
+    console.print(_partners_table(checked))
+    console.print(checked.summary, highlight=False)
     typed = shlex.join([f"task.path={path}", *overrides])
     console.print(f"[green]Usable:[/] veilsum simulate {escape(typed)}", highlight=False)
     return 0
 
 
-def _findings_table(found: list[Finding], path: Path) -> object:
+def _check(task: TaskConfig) -> Checked:
+    from learning import load_checks, table_checks
+
+    return (load_checks if task.name == "utility_load" else table_checks).check(task)
+
+
+def _findings_table(found: Sequence[Finding], path: Path) -> object:
     from rich import box
     from rich.markup import escape
     from rich.table import Table as Grid
@@ -96,26 +109,15 @@ def _findings_table(found: list[Finding], path: Path) -> object:
     return grid
 
 
-def _summarise(console: object, task: TaskConfig, table: Table) -> None:
-    from rich.console import Console
+def _partners_table(checked: Checked) -> object:
     from rich.table import Table as Grid
 
-    from learning.tables import canonical, prepare_task
-
-    assert isinstance(console, Console)
-    rows = canonical(table)
-    task = prepare_task(task)
     grid = Grid(title="Partners", title_justify="left")
-    for heading in ("partner", "customers", "purchases"):
+    for heading in ("partner", "customers", checked.rows):
         grid.add_column(heading, justify="right" if heading != "partner" else "left")
-    for (name,), part in sorted(rows.partition_by("partner", as_dict=True).items()):
-        grid.add_row(str(name), f"{part['customer'].n_unique():,}", f"{len(part):,}")
-    console.print(grid)
-    console.print(
-        f"Training snapshots {', '.join(task.train_snapshots)}; validation "
-        f"{task.validation_snapshot}; test {task.test_snapshot}. "
-        f"{len(task.categories)} categories.",
-        highlight=False)
+    for name, customers, rows in checked.partners:
+        grid.add_row(name, f"{customers:,}", f"{rows:,}")
+    return grid
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from learning.load_features import HOURS, Home
-from learning.partner_file import partner_of
 
 READINGS: Mapping[str, pl.DataType] = {
     "partner": pl.String(), "customer": pl.String(), "time": pl.Datetime("us"),
@@ -39,9 +37,3 @@ def homes(readings: pl.LazyFrame) -> Iterator[Home]:
             grids.append(grid)
         load = np.clip(grids[0], 0.0, MAX_LOAD_KWH)
         yield Home(str(name), int(day[0]), load, np.clip(grids[1], -60.0, 60.0))
-
-
-def scan_readings(path: Path) -> tuple[str, pl.LazyFrame]:
-    """Partner and canonical readings of one site's file."""
-    frame = pl.scan_parquet(path)
-    return partner_of(path), frame

@@ -11,6 +11,7 @@ from conf.schema import TaskConfig
 from learning.tables import (
     OPTIONAL,
     REQUIRED,
+    Checked,
     Finding,
     Table,
     TableError,
@@ -37,6 +38,21 @@ def check_file(config: TaskConfig) -> tuple[list[Finding], Table | None]:
         return list(error.findings), None
     found = [*check_rows(table), *check_partners(table, config)]
     return sorted(found, key=lambda finding: finding.severity != "error"), table
+
+
+def check(config: TaskConfig) -> Checked:
+    """The same for a person: findings, and what each partner brings."""
+    found, table = check_file(config)
+    if table is None or any(finding.severity == "error" for finding in found):
+        return Checked(tuple(found))
+    counts = canonical(table).group_by("partner").agg(
+        pl.col("customer").n_unique(), pl.len()).sort("partner")
+    config = prepare_task(config)
+    return Checked(
+        tuple(found), tuple(counts.iter_rows()), "purchases",
+        f"Training snapshots {', '.join(config.train_snapshots)}; validation "
+        f"{config.validation_snapshot}; test {config.test_snapshot}. "
+        f"{len(config.categories)} categories.")
 
 
 def checked_events(config: TaskConfig) -> pl.DataFrame:
@@ -185,9 +201,15 @@ def _span(config: TaskConfig) -> tuple[date, date]:
 
 def _rows(table: Table, bad: pl.Series, severity: str, column: str, text: str,
           cure: str) -> Iterator[Finding]:
+    yield from row_findings(table.parsed, bad, severity, column, text, cure)
+
+
+def row_findings(parsed: pl.DataFrame, bad: pl.Series, severity: str, column: str, text: str,
+                 cure: str) -> Iterator[Finding]:
+    """One finding that names the first of the ``bad`` rows, or none."""
     count = int(bad.sum())
     if count:
-        rows = table.parsed["row"].filter(bad).head(SHOWN)
+        rows = parsed["row"].filter(bad).head(SHOWN)
         yield Finding(severity, column, text, cure, tuple(rows), count)
 
 

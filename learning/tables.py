@@ -57,6 +57,21 @@ class TableError(InvalidConfig):
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What a person is told about a table. partners: (name, customers, rows) each, none where
+    there is an error; rows: what a row is, "purchases"; summary: how it will be used."""
+
+    findings: tuple[Finding, ...]
+    partners: tuple[tuple[str, int, int], ...] = ()
+    rows: str = ""
+    summary: str = ""
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self.findings)
+
+
+@dataclass(frozen=True)
 class Table:
     """A parsed table. raw: as read, every cell text or its Parquet type; parsed: COLUMNS and
     ``row`` as a person counts, null where a cell is empty or cannot be understood."""
@@ -82,14 +97,14 @@ def parse(path: Path, raw: pl.DataFrame, required: Sequence[str]) -> Table:
             f"add it or rename one of: {', '.join(raw.columns)}") for name in missing])
     if not len(raw):
         raise TableError(path, [Finding("error", "", "the table has no rows", "add purchases")])
-    first = 1 if _is_parquet(path) else 2
+    first = first_row(path)
     parsed = raw.select(
         pl.int_range(first, len(raw) + first, dtype=pl.Int64).alias("row"),
-        *(_text(name) if name in raw.columns else pl.lit(path.stem).alias(name)
+        *(text(name) if name in raw.columns else pl.lit(path.stem).alias(name)
           for name in ("partner", "customer")),
         _time(raw.schema["time"]),
-        _text("category"),
-        *(_number(name) if name in raw.columns else pl.lit(value).alias(name)
+        text("category"),
+        *(number(name) if name in raw.columns else pl.lit(value).alias(name)
           for name, value in OPTIONAL.items()),
     )
     return Table(path, raw, parsed)
@@ -182,7 +197,7 @@ def read_raw(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise TableError(path, [Finding("error", "", "there is no such file", "check the path")])
     try:
-        if _is_parquet(path):
+        if is_parquet(path):
             frame = pl.read_parquet(path)
         else:
             frame = pl.read_csv(path, infer_schema=False, separator=_separator(path))
@@ -197,7 +212,12 @@ def read_raw(path: Path) -> pl.DataFrame:
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
-def _is_parquet(path: Path) -> bool:
+def first_row(path: Path) -> int:
+    """Number of the first row of data as a person counts: the header of a CSV is line 1."""
+    return 1 if is_parquet(path) else 2
+
+
+def is_parquet(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
 
@@ -209,7 +229,8 @@ def _separator(path: Path) -> str:
     return max(",;\t", key=lambda mark: header.count(mark.encode()))
 
 
-def _text(name: str) -> pl.Expr:
+def text(name: str) -> pl.Expr:
+    """A column as text, null where it is empty."""
     text = pl.col(name).cast(pl.String).str.strip_chars()
     return pl.when(~text.str.to_lowercase().is_in(_EMPTY)).then(text).alias(name)
 
@@ -231,7 +252,8 @@ def _time(kind: pl.DataType) -> pl.Expr:
     ).alias("time")
 
 
-def _number(name: str) -> pl.Expr:
+def number(name: str) -> pl.Expr:
+    """A column as finite numbers, null elsewhere."""
     column = pl.col(name).cast(pl.String).str.strip_chars()
     number = column.cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number).alias(name)

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,11 +20,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from conf.schema import InvalidConfig, TaskConfig
-from learning import simulated_homes
+from conf.schema import TaskConfig
+from learning import load_table, simulated_homes
 from learning.holdout import first_by_hash, held_out
+from learning.load_checks import checked_readings, scan_readings
 from learning.load_features import HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
-from learning.load_readings import homes, scan_readings
+from learning.load_readings import homes
 from learning.losses import Huber
 from learning.metrics import MeanAbsoluteError
 from learning.partner_file import cached
@@ -31,6 +33,8 @@ from learning.task import Customers, InputShape, PartnerData, concatenate
 
 MAX_DAYS = 128
 """Most examples of a home in one split, evenly spaced, so that every weekday is among them."""
+HOLDOUT_PARTNERS = ("CA", "TX")
+"""Of the fetched homes' utilities."""
 _SCALE_OF_ERROR = 2.0
 """Public bound on a home's mean absolute error in what is released, kWh."""
 
@@ -53,7 +57,12 @@ class UtilityLoad:
 
     @staticmethod
     def prepare(config: TaskConfig) -> TaskConfig:
-        """Nothing to agree on but the configuration: the split is each home's own."""
+        """Where the homes are the fetched ones and nothing is said, two utilities hold homes
+        out: the others have three homes and one, who all have to train. The rest of the split
+        is each home's own."""
+        fetched = config.path is None and not config.simulated_homes
+        if fetched and not config.holdout_partners:
+            return replace(config, holdout_partners=list(HOLDOUT_PARTNERS))
         return config
 
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
@@ -61,7 +70,8 @@ class UtilityLoad:
         from learning.sources import homes as source
 
         if self._config.path is not None:
-            raise InvalidConfig("task.path", "own readings are not supported yet")
+            return cached(load_table.cache_key(self._config),
+                          partial(checked_readings, self._config), folder)
         if self._config.simulated_homes:
             return cached(f"simulated-homes-{self._simulated_digest()[:16]}", self._simulated,
                           folder)
@@ -69,13 +79,18 @@ class UtilityLoad:
 
     def load(self, path: Path) -> PartnerData:
         """Arrays of one partner from its file of readings. Raises TableError."""
-        partner, readings = scan_readings(path)
+        partner, readings = scan_readings(path, self._config)
         return self._split(list(homes(readings)), partner)
 
     def describe(self) -> dict[str, object]:
         """Where the data comes from, without data: name, source, digest, partners, features."""
         from learning.sources import homes as source
 
+        path = self._config.path
+        if path is not None:
+            return {"name": Path(path).stem, "source": Path(path).name,
+                    "digest": load_table.digest(path), "partners": (),
+                    "features": self.feature_names}
         if self._config.simulated_homes:
             return {"name": "simulated homes",
                     "source": "simulated, as fitted to " + ", ".join(source.PACKAGES),
@@ -99,7 +114,7 @@ class UtilityLoad:
     def _simulated(self) -> pl.DataFrame:
         from learning.sources import homes as source
 
-        real = replace(self._config, simulated_homes=0)
+        real = UtilityLoad.prepare(replace(self._config, simulated_homes=0, holdout_partners=[]))
         training = UtilityLoad(real, self._seed).training_homes(source.readings())
         generator = simulated_homes.Generator.fit(training)
         return generator.readings(self._config.simulated_homes, self._seed)
@@ -111,14 +126,13 @@ class UtilityLoad:
         config = self._config
         settings = json.dumps([
             source.digest(), self._seed, config.simulated_homes, config.holdout_fraction,
-            sorted(config.holdout_partners), config.validation_fraction, config.test_fraction])
+            config.validation_fraction, config.test_fraction])
         code = Path(simulated_homes.__file__).read_bytes()
         return hashlib.sha256(settings.encode() + code).hexdigest()
 
     def _held_out(self, names: Sequence[str], partner: str) -> NDArray[np.bool_]:
         config = self._config
-        if config.holdout_partners and partner not in config.holdout_partners and (
-                not config.simulated_homes):
+        if config.holdout_partners and partner not in config.holdout_partners:
             return np.zeros(len(names), np.bool_)
         return held_out(names, self._seed, config.holdout_fraction)
 

@@ -13,16 +13,19 @@ from experiments.simulate import simulate
 from learning.sources import homes
 from tests.learning.load_data import readings
 
+PARTNERS = ("east", "north", "west")
+
 
 @pytest.fixture
 def load(configure, monkeypatch, tmp_path):  # type: ignore[no-untyped-def]
     """A configuration of the load task on made-up homes in place of the fetched ones."""
     monkeypatch.setenv("VEILSUM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(homes, "readings", lambda: readings(("east", "north", "west"), homes=12))
+    monkeypatch.setattr(homes, "readings", lambda: readings(PARTNERS, homes=12))
     monkeypatch.setattr(homes, "digest", lambda: "made up")
 
     def make(**groups):  # type: ignore[no-untyped-def]
-        return configure(task={"name": "utility_load", "path": None}, **groups)
+        task = {"name": "utility_load", "path": None, "holdout_partners": [*PARTNERS]}
+        return configure(task=task, **groups)
 
     return make
 
@@ -46,6 +49,18 @@ def test_hours_are_learned_encrypted(load, privacy) -> None:  # type: ignore[no-
             rows["held out"].federated.value, abs=1e-3)
 
 
+def test_own_readings_hold_out_the_same_homes_everywhere(configure, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """The sites do not see the path: what the oracle compares must be what they released."""
+    path = tmp_path / "meters.csv"
+    readings(PARTNERS, homes=12).drop("temperature_c").write_csv(
+        path, datetime_format="%Y-%m-%d %H:%M")
+    result = simulate(configure(task={"name": "utility_load", "path": str(path)},
+                                privacy={"name": "none"}))
+    row = next(row for row in result.comparisons if row.partner == "held out")
+    assert row.customers > 3
+    assert result.released["test/mae"] == pytest.approx(row.federated.value, abs=1e-3)
+
+
 def test_few_homes_are_warned_of_noise(load, capsys) -> None:  # type: ignore[no-untyped-def]
     result = simulate(load())
     assert "customers are few for ε = 3" in result.warning
@@ -63,7 +78,7 @@ def test_few_homes_are_warned_of_noise(load, capsys) -> None:  # type: ignore[no
 
 
 def test_three_homes_have_no_interval(load, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    frame = readings(("east", "north", "west"), homes=12)
+    frame = readings(PARTNERS, homes=12)
     few = frame.filter((pl.col("partner") != "west")
                        | pl.col("customer").is_in(["west-0", "west-1", "west-2"]))
     monkeypatch.setattr(homes, "readings", lambda: few)

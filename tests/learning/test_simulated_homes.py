@@ -92,7 +92,7 @@ def test_a_seed_decides_all(fitted: tuple[Mapping[str, Sequence[Home]], Generato
 
 def test_only_training_homes_and_days_are_seen() -> None:
     real = readings(("CA", "TX"), homes=8)
-    task = UtilityLoad(TaskConfig(name="utility_load", holdout_partners=["CA", "TX"]), 0)
+    task = UtilityLoad(UtilityLoad.prepare(TaskConfig(name="utility_load")), 0)
     training = task.training_homes(real)
     assert sum(map(len, training.values())) < 16
     assert all(len(home) == 63 for part in training.values() for home in part)
@@ -108,7 +108,7 @@ def test_only_training_homes_and_days_are_seen() -> None:
 def test_the_task_simulates_in_place_of_the_real_homes(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "readings", lambda: readings(("CA", "TX"), homes=8))
-    config = TaskConfig(name="utility_load", holdout_partners=["CA"], simulated_homes=100)
+    config = TaskConfig(name="utility_load", simulated_homes=100)
     task = UtilityLoad(config, 0)
     files = task.split_by_partner(tmp_path)
     assert tuple(files) == PARTNERS == task.describe()["partners"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_only_named_partners_hold_homes_out(write: Write) -> None:
     assert len(load(path, holdout_partners=["north"]).heldout) > 0
     assert load(path, holdout_partners=["south"]).heldout.features.shape[2] == (
         UtilityLoad.shape.size)
+
+
+def test_where_nothing_is_said_small_fetched_utilities_hold_nobody_out() -> None:
+    bare = TaskConfig(name="utility_load")
+    settled = UtilityLoad.prepare(bare)
+    assert settled.holdout_partners == ["CA", "TX"] and UtilityLoad.prepare(settled) == settled
+    for own in (replace(bare, path="meters.csv"), replace(bare, simulated_homes=800),
+                replace(bare, holdout_partners=["UK"])):
+        assert UtilityLoad.prepare(own) == own
 
 
 def test_the_seed_decides_who_is_held_out(write: Write) -> None:

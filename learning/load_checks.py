@@ -1,0 +1,238 @@
+"""What is wrong with a table of readings, by row and column, and what cures it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from conf.schema import TaskConfig
+from learning.load_features import HOURS, MONTH, WEEK
+from learning.load_readings import MAX_LOAD_KWH, READINGS
+from learning.load_table import (
+    INTERVALS_MINUTES,
+    LOADS,
+    LoadTable,
+    files_of,
+    hourly,
+    read_load,
+    with_intervals,
+)
+from learning.partner_file import partner_of
+from learning.table_checks import row_findings
+from learning.tables import Checked, Finding, TableError
+
+FEW_HOMES = 10
+SHORT_DAYS = 2 * MONTH
+_SET_BACK_MONTHS = (3, 4, 9, 10, 11)
+_COLUMNS = ("partner", "customer", "time")
+
+
+@dataclass(frozen=True)
+class _Read:
+    findings: list[Finding]
+    readings: pl.DataFrame | None
+
+
+def check(config: TaskConfig) -> Checked:
+    """All findings about the readings of ``config.path``, errors first."""
+    found, readings = _read_all(Path(str(config.path)), config)
+    if readings is None:
+        return Checked(tuple(found))
+    found += check_partners(readings, config)
+    counts = readings.group_by("partner").agg(pl.col("customer").n_unique(), pl.len()).sort(
+        "partner")
+    found.sort(key=lambda finding: finding.severity != "error")
+    return Checked(tuple(found), tuple(counts.iter_rows()), "hours",
+                   f"Of each home's days the last {config.test_fraction:.1%} test, the "
+                   f"{config.validation_fraction:.1%} before validate, those before train.")
+
+
+def checked_readings(config: TaskConfig) -> pl.DataFrame:
+    """Canonical readings of all partners. Raises TableError with every error found."""
+    found, readings = _read_all(Path(str(config.path)), config)
+    if readings is not None:
+        found += check_partners(readings, config)
+    errors = [finding for finding in found if finding.severity == "error"]
+    if errors or readings is None:
+        raise TableError(str(config.path), errors)
+    return readings
+
+
+def scan_readings(path: Path, config: TaskConfig) -> tuple[str, pl.LazyFrame]:
+    """Partner and canonical readings of a site's file: as written by ``split_by_partner``, or a
+    table (docs/data.md) in which the partner column may be missing (the file's name stands in).
+    Raises TableError."""
+    if path.suffix == ".parquet" and path.is_file():
+        try:
+            frame = pl.scan_parquet(path)
+            schema = dict(frame.collect_schema())
+        except pl.exceptions.PolarsError:
+            schema = {}
+        if schema == dict(READINGS):
+            return partner_of(path), frame
+    table = read_load(path, config)
+    errors = [finding for finding in check_rows(table, config) if finding.severity == "error"]
+    names = table.parsed["partner"].drop_nulls().unique()
+    if len(names) > 1:
+        errors.append(Finding("error", "partner", f"holds {len(names)} partners",
+                              "a site's file holds its own customers only"))
+    if errors:
+        raise TableError(path, errors)
+    return str(names[0]), hourly(table).lazy()
+
+
+def _read_all(path: Path, config: TaskConfig) -> tuple[list[Finding], pl.DataFrame | None]:
+    """Findings of every file, by its name where there are several, and all readings."""
+    found: list[Finding] = []
+    parts: list[pl.DataFrame] = []
+    try:
+        files = files_of(path)
+    except TableError as error:
+        return list(error.findings), None
+    for file in files:
+        read = _read(file, config)
+        found += read.findings if len(files) == 1 else [
+            replace(finding, text=f"{file.name}: {finding.text}") for finding in read.findings]
+        if read.readings is not None:
+            parts.append(read.readings)
+    return found, pl.concat(parts) if parts else None
+
+
+def _read(file: Path, config: TaskConfig) -> _Read:
+    try:
+        table = read_load(file, config)
+    except TableError as error:
+        return _Read(list(error.findings), None)
+    found = check_rows(table, config)
+    broken = any(finding.severity == "error" for finding in found)
+    return _Read(found, None if broken else hourly(table))
+
+
+def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
+    """What the rows of one file show."""
+    return [*_cells(table), *_grid(table), *_values(table), *_repeats(table),
+            *_zones(table, config)]
+
+
+def check_partners(readings: pl.DataFrame, config: TaskConfig) -> list[Finding]:
+    """What only all readings together show."""
+    partners = readings.group_by("partner").agg(pl.col("customer").n_unique()).sort("partner")
+    if not len(readings):
+        return [Finding("error", "", "no hour is complete", "give every reading of an hour")]
+    found = []
+    if len(partners) < 2:
+        found.append(Finding(
+            "error", "partner", f"there is only one partner, {partners['partner'][0]!r}",
+            "a federation needs at least 2 (3 with privacy=noise_shares)"))
+    for partner, count in partners.iter_rows():
+        if count < FEW_HOMES:
+            found.append(Finding("warning", "customer", f"{partner!r} has only {count} homes",
+                                 "its results will be uncertain, and noise weighs more"))
+    return [*found, *_spans(readings)]
+
+
+def _cells(table: LoadTable) -> Iterator[Finding]:
+    cures = {"time": "write 2024-03-26 14:15 or 2024-03-26T14:15:00+01:00",
+             "load": "write a number with a decimal point, such as 0.35"}
+    for name, column in (("partner", "partner"), ("customer", "customer"), ("time", "time"),
+                         ("load", table.unit), ("temperature_c", "temperature_c")):
+        if column not in table.raw.columns:
+            continue
+        raw = table.raw[column].cast(pl.String).str.strip_chars()
+        empty = raw.is_null() | raw.str.to_lowercase().is_in(["", "nan", "null"])
+        unknown = table.parsed[name].is_null()
+        if name in ("load", "temperature_c"):
+            yield from row_findings(table.parsed, empty & unknown, "warning", column, "is empty",
+                                    "it counts as not measured")
+        else:
+            yield from row_findings(table.parsed, empty & unknown, "error", column, "is empty",
+                                    "fill it in or drop the row")
+        bad = unknown & ~empty
+        example = raw.filter(bad).head(1).to_list()
+        yield from row_findings(table.parsed, bad, "error", column,
+                                f"cannot read {example[0]!r}" if example else "",
+                                cures.get(name, "correct it"))
+
+
+def _grid(table: LoadTable) -> Iterator[Finding]:
+    rows = with_intervals(table.parsed)
+    odd = rows["minutes"].is_not_null() & ~rows["minutes"].is_in(INTERVALS_MINUTES)
+    example = rows.filter(odd)["minutes"].head(1).to_list()
+    yield from row_findings(rows, odd, "error", "time",
+                            f"a customer's readings are {example[0]} minutes apart" if example
+                            else "", "give readings of 15, 30 or 60 minutes")
+    since_hour = pl.col("time").dt.minute() * 60 + pl.col("time").dt.second()
+    off = rows.select(((since_hour % (pl.col("minutes") * 60)) != 0).fill_null(False)).to_series()
+    yield from row_findings(rows, off & ~odd, "error", "time",
+                            "is not at a full quarter, half or hour, as its readings' length asks",
+                            "name each reading by its beginning, such as 14:15")
+
+
+def _values(table: LoadTable) -> Iterator[Finding]:
+    load = table.parsed["load"]
+    yield from row_findings(table.parsed, (load < 0).fill_null(False), "warning", table.unit,
+                            "is below 0", "it counts as 0; power fed into the grid is no load")
+    factor = LOADS[table.unit] or 1.0
+    yield from row_findings(table.parsed, (load * factor > MAX_LOAD_KWH).fill_null(False), "error",
+                            table.unit, f"is above {MAX_LOAD_KWH:,.0f} kWh an hour",
+                            "check the unit: load_wh is for Wh")
+    usual = load.filter(load > 0).median()
+    if isinstance(usual, float) and not 0.005 < usual * factor < 100:
+        yield Finding("warning", table.unit, f"half of all readings are around {usual:g}, which is "
+                      "unusual for homes", "check the unit: load_kwh, load_wh or load_kw")
+
+
+def _repeats(table: LoadTable) -> Iterator[Finding]:
+    key = [*_COLUMNS, "offset"]
+    again = ~table.parsed.select(pl.struct(key).is_first_distinct()).to_series()
+    exact = ~table.parsed.select(pl.struct([*key, "load"]).is_first_distinct()).to_series()
+    complete = table.parsed.select(pl.all_horizontal(pl.col(_COLUMNS).is_not_null())).to_series()
+    yield from row_findings(table.parsed, exact & complete, "warning", "",
+                            "repeats an earlier reading exactly", "it counts once")
+    time = table.parsed["time"]
+    set_back = (time.dt.weekday().eq(7) & (time.dt.hour() <= 3)
+                & time.dt.month().is_in(_SET_BACK_MONTHS)
+                & table.parsed["offset"].is_null()).fill_null(False)
+    differs = again & ~exact & complete
+    yield from row_findings(table.parsed, differs & set_back, "warning", "time",
+                            "comes twice, as where a clock is set back",
+                            "the hour is the mean of both; times with an offset leave no doubt")
+    yield from row_findings(table.parsed, differs & ~set_back, "error", "time",
+                            "has another reading already", "keep one reading per customer and time")
+
+
+def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:
+    offset, known = table.parsed["offset"], table.parsed["time"].is_not_null()
+    some, none = offset.is_not_null() & known, offset.is_null() & known
+    if some.any() and none.any():
+        few = some if some.sum() < none.sum() else none
+        yield from row_findings(table.parsed, few, "error", "time",
+                                "says its offset from UTC as other rows do not, or the reverse",
+                                "write all times with an offset, or none")
+    elif some.any() and not config.time_zone and (offset.drop_nulls() == 0).all():
+        yield Finding("warning", "time", "all times are in UTC, so a day begins at 00:00 UTC",
+                      "name the homes' own clock: task.time_zone=Europe/Paris",
+                      key="task.time_zone")
+
+
+def _spans(readings: pl.DataFrame) -> Iterator[Finding]:
+    homes = readings.group_by("partner", "customer").agg(
+        ((pl.col("time").max() - pl.col("time").min()).dt.total_hours() + 1).alias("hours"),
+        pl.len().alias("there"))
+    short = homes.filter(pl.col("hours") < SHORT_DAYS * HOURS)
+    useless = homes.filter(pl.col("hours") < (2 * WEEK + 1) * HOURS)
+    if len(useless) == len(homes):
+        yield Finding("error", "time", "no home has more than two weeks of readings",
+                      "give at least two months")
+    elif len(short):
+        yield Finding("warning", "time", f"{len(short):,} homes have less than {SHORT_DAYS} days "
+                      "of readings", "a day needs the week before it; longer histories teach more")
+    missing = homes.filter(pl.col("there") < 0.9 * pl.col("hours"))
+    if len(missing):
+        share = 1 - missing["there"].sum() / missing["hours"].sum()
+        yield Finding("warning", "time", f"{len(missing):,} homes miss more than a tenth of their "
+                      f"hours ({share:.0%} in all)", "days with a gap are no examples; nothing is "
+                      "filled in")

@@ -1,0 +1,162 @@
+"""Bring your own readings: a table, or a folder with one per partner. Format: docs/data.md.
+
+Every reading covers 15, 30 or 60 minutes and is named by their beginning. Times are the home's
+own clock, with or without an offset from UTC; where the clock is set back, the hour that comes
+twice is the mean of both, and where it is set forward an hour is absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from conf.schema import TaskConfig
+from learning.load_readings import READINGS
+from learning.tables import Finding, TableError, first_row, number, read_raw, text
+
+LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
+"""Column -> kWh per unit; None: mean power of the interval."""
+INTERVALS_MINUTES = (15, 30, 60)
+_TIME = r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.0+)?(Z|[+-]\d{2}:?\d{2})?$"
+
+
+@dataclass(frozen=True)
+class LoadTable:
+    """One parsed file. raw: as read; parsed: a row per reading with partner, customer, time (the
+    local clock), offset (minutes east of UTC, null where the file says none), load (as read),
+    temperature_c, row (as a person counts); null where a cell is empty or cannot be understood.
+    unit: the column of the load."""
+
+    path: Path
+    raw: pl.DataFrame
+    parsed: pl.DataFrame
+    unit: str
+
+
+def files_of(path: Path | str) -> list[Path]:
+    """The file itself, or every CSV and Parquet file of a folder. Raises TableError."""
+    place = Path(path)
+    if not place.is_dir():
+        return [place]
+    found = sorted(file for file in place.iterdir() if file.suffix in (".csv", ".parquet"))
+    if not found:
+        raise TableError(place, [Finding("error", "", "the folder holds no .csv and no .parquet",
+                                         "put one file per partner into it")])
+    return found
+
+
+def digest(path: Path | str) -> str:
+    """SHA-256 over the names and bytes of all files; empty where this machine has none."""
+    if not Path(path).exists():
+        return ""
+    state = hashlib.sha256()
+    for file in files_of(path):
+        state.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return state.hexdigest()
+
+
+def cache_key(config: TaskConfig) -> str:
+    """Names the checked partner files of one set of readings."""
+    text_of_all = json.dumps([digest(str(config.path)), config.time_zone])
+    return "readings-" + hashlib.sha256(text_of_all.encode()).hexdigest()[:16]
+
+
+def read_load(path: Path, config: TaskConfig) -> LoadTable:
+    """One file; a missing partner column is filled with the file's name. Raises TableError."""
+    raw = read_raw(path)
+    missing = [name for name in ("customer", "time") if name not in raw.columns]
+    units = [name for name in LOADS if name in raw.columns]
+    findings = [Finding("error", name, "the column is missing",
+                        f"add it or rename one of: {', '.join(raw.columns)}") for name in missing]
+    if len(units) != 1:
+        what = "no column says the load" if not units else f"both {' and '.join(units)} are there"
+        findings.append(Finding("error", "", what, f"keep exactly one of {', '.join(LOADS)}"))
+    if not len(raw):
+        findings.append(Finding("error", "", "the table has no rows", "add readings"))
+    if findings:
+        raise TableError(path, findings)
+    parsed = raw.select(
+        pl.int_range(first_row(path), len(raw) + first_row(path), dtype=pl.Int64).alias("row"),
+        *(text(name) if name in raw.columns else pl.lit(path.stem).alias(name)
+          for name in ("partner", "customer")),
+        *_times(raw.schema["time"]),
+        number(units[0]).alias("load"),
+        number("temperature_c") if "temperature_c" in raw.columns
+        else pl.lit(None, pl.Float64).alias("temperature_c"),
+    )
+    return LoadTable(path, raw, _in_zone(parsed, config.time_zone), units[0])
+
+
+def hourly(table: LoadTable) -> pl.DataFrame:
+    """Canonical readings: hours of which every reading is there, negative loads as 0."""
+    rows = with_intervals(table.parsed.drop_nulls(("partner", "customer", "time", "load")))
+    factor = LOADS[table.unit]
+    energy = pl.col("load") * (pl.col("minutes") / 60 if factor is None else factor)
+    key = ("partner", "customer", "hour", "offset", "copy")
+    return (
+        rows.unique(("partner", "customer", "time", "offset", "load"), maintain_order=True)
+        # A clock without offsets shows an hour that comes twice by its repeated times alone.
+        .with_columns(copy=pl.int_range(pl.len()).over("partner", "customer", "time", "offset"),
+                      hour=pl.col("time").dt.truncate("1h"), energy=energy.clip(0.0))
+        .group_by(*key)
+        .agg(pl.col("energy").sum(), pl.col("temperature_c").mean(),
+             (pl.len() == 60 // pl.col("minutes").first()).alias("whole"))
+        .filter("whole")
+        .group_by("partner", "customer", pl.col("hour").alias("time"))
+        .agg(pl.col("energy").mean().alias("load_kwh"), pl.col("temperature_c").mean())
+        .select(pl.col(name).cast(kind) for name, kind in READINGS.items())
+        .sort("partner", "customer", "time")
+    )
+
+
+def with_intervals(rows: pl.DataFrame) -> pl.DataFrame:
+    """``rows`` with "minutes": the most frequent distance of a customer's readings, the shorter
+    of two equally frequent; null for a customer with one reading."""
+    moments = rows.select("partner", "customer", moment=universal()).unique().sort("moment")
+    steps = moments.with_columns(
+        minutes=pl.col("moment").diff().dt.total_minutes().over("partner", "customer"))
+    usual = (steps.drop_nulls("minutes").group_by("partner", "customer", "minutes").len()
+             .sort("len", "minutes", descending=[True, False])
+             .group_by("partner", "customer", maintain_order=True).first())
+    return rows.join(usual.drop("len"), on=("partner", "customer"), how="left")
+
+
+def universal() -> pl.Expr:
+    """A moment that grows steadily where offsets are known: UTC; else the local clock."""
+    return pl.col("time") - pl.duration(minutes=pl.col("offset").fill_null(0))
+
+
+def _times(kind: pl.DataType) -> list[pl.Expr]:
+    """"time" and "offset"."""
+    column = pl.col("time")
+    if isinstance(kind, pl.Datetime):
+        local = column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+        if kind.time_zone is None:
+            return [local.alias("time"), pl.lit(None, pl.Int64).alias("offset")]
+        utc = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return [local.alias("time"), (local - utc).dt.total_minutes().alias("offset")]
+    parts = column.cast(pl.String).str.strip_chars()
+    clock = parts.str.extract(_TIME, 1) + " " + (parts.str.extract(_TIME, 2) + ":00").str.slice(
+        0, 8)
+    zone = parts.str.extract(_TIME, 3).str.replace("Z", "+00:00", literal=True)
+    minutes = (zone.str.slice(1, 2).cast(pl.Int64) * 60
+               + zone.str.slice(-2).cast(pl.Int64))
+    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
+    return [clock.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+            .alias("time"), (sign * minutes).alias("offset")]
+
+
+def _in_zone(parsed: pl.DataFrame, zone: str) -> pl.DataFrame:
+    """Times with an offset on the clock of ``zone``; others are that clock already."""
+    if not zone:
+        return parsed
+    utc = universal().dt.replace_time_zone("UTC")
+    local = utc.dt.convert_time_zone(zone).dt.replace_time_zone(None)
+    known = pl.col("offset").is_not_null()
+    return parsed.with_columns(
+        time=pl.when(known).then(local).otherwise(pl.col("time")),
+        offset=pl.when(known).then((local - utc.dt.replace_time_zone(None)).dt.total_minutes()))
