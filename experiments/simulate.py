@@ -27,14 +27,12 @@ def simulate(config: Config) -> object:
     from encryption.parameters import choose_parameters
     from experiments.local_grid import LocalGrid, run_server_app
     from keyholder.keys import SharedKey
-    from learning.registry import make_task, prepare
     from server.app import app as server_app
     from server.app import read_result
 
     with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
         work = Path(folder)
-        config = prepare(config)
-        config = _prepare(config, make_task(config).split_by_partner(work / "events"))
+        config = prepared(config, work)
         partners = config.federation.partners
         parameters = choose_parameters(config.encryption.name, len(partners),
                                        config.encryption.bits)
@@ -45,10 +43,13 @@ def simulate(config: Config) -> object:
             return read_result(run_server_app(server_app, grid, run_config))
 
 
-def _prepare(config: Config, sites: dict[str, Path]) -> Config:
-    """Fill in what a deployment states by hand: partners, and public customer estimates."""
-    from learning.registry import load_partner
+def prepared(config: Config, folder: Path) -> Config:
+    """Fill in what a deployment states by hand: partners, each with a file below ``folder``, and
+    public customer estimates. Raises InvalidConfig."""
+    from learning.registry import load_partner, make_task, prepare
 
+    config = prepare(config)
+    sites = make_task(config).split_by_partner(folder / "events")
     partners = sorted(sites)
     federation = replace(
         config.federation,

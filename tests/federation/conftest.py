@@ -104,13 +104,10 @@ def clients(tmp_path: Path) -> Callable[..., object]:
         from client.app import app
         from conf.compose import to_json
         from encryption.parameters import choose_parameters
-        from experiments.simulate import _node, _prepare
+        from experiments.simulate import _node, prepared
         from keyholder.keys import SharedKey
-        from learning.registry import make_task
-        from learning.tables import prepare_task
 
-        config = replace(config, task=prepare_task(config.task))
-        config = _prepare(config, make_task(config).split_by_partner(tmp_path / "events"))
+        config = prepared(config, tmp_path)
         parameters = choose_parameters("shared_key", 3, config.encryption.bits)
         SharedKey.generate(parameters).save(tmp_path / "federation.key")
         nodes = {name: {**_node(tmp_path, name, config.federation.sites[name]),
