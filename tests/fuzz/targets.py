@@ -1,0 +1,198 @@
+"""Every parser that takes bytes or records from another party, with real input to mutate.
+
+A target's ``run`` does one case: it makes hostile input from the random source and hands it over.
+It returns whether the input was accepted; every refusal has to be an exception of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import numpy as np
+from flwr.app import RecordDict
+from flwr.common.serde import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
+
+from client.reply_store import ReplyStore
+from conf.compose import from_json, to_json
+from conf.schema import Config, FederationConfig, InvalidConfig
+from encryption.accumulator import digest, make_accumulator
+from encryption.control import ControlLayout
+from encryption.parameters import choose_parameters
+from encryption.types import OpenedSum, OpeningClaim, Refused, RoundId
+from encryption.wire import HEADER_BYTES
+from keyholder.ciphers import make_cipher
+from keyholder.guard import OpeningGuard
+from keyholder.keys import KeyFileError, SharedKey
+from keyholder.opening import SumOpener
+from keyholder.sealer import Sealer
+from strategies import layout as messages
+from tests.fuzz import mutate
+from tests.keyholder import forging
+
+OURS = (Refused, InvalidConfig, KeyFileError)
+SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
+ROUND = RoundId("5eed", 3)
+Run = Callable[[Random], bool]
+
+
+@dataclass(frozen=True)
+class Target:
+    run: Run
+    share: int
+    """Cases of a hundred."""
+
+
+def make(folder: Path) -> Mapping[str, Target]:
+    """All targets. ``folder`` holds their files."""
+    made: dict[str, Target] = {}
+    for suite in SUITES:
+        federation = _Federation(suite, folder)
+        made[f"fold.{suite}"] = Target(federation.fold, 10)
+        made[f"open.{suite}"] = Target(federation.open, 4)
+        made[f"key.{suite}"] = Target(federation.key_file, 3)
+    for name, content, parse in _messages():
+        made[f"message.{name}"] = Target(partial(_message, content, parse), 7)
+    made["configuration"] = Target(_configuration, 2)
+    made["stored reply"] = Target(partial(_stored_reply, folder), 4)
+    return made
+
+
+class _Federation:
+    """One update and its sum, of two blocks."""
+
+    def __init__(self, suite: str, folder: Path) -> None:
+        self._parameters = choose_parameters(suite, 6, 16)
+        self._layout = ControlLayout(
+            self._parameters.values_per_block + 50, 6, self._parameters)
+        self._key = SharedKey.generate(self._parameters)
+        values = np.zeros(self._layout.values, np.int64)
+        self._fresh = Sealer(self._key, self._layout, 0).seal(values, ROUND)
+        accumulator = make_accumulator(self._layout)
+        accumulator.fold(self._fresh)
+        self._total = accumulator.finish()
+        self._folder = folder
+        self._key.save(folder / f"{suite}.key")
+        self._file = (folder / f"{suite}.key").read_bytes()
+
+    def fold(self, source: Random) -> bool:
+        make_accumulator(self._layout).fold(self._changed(source, self._fresh))
+        return True
+
+    def open(self, source: Random) -> bool:
+        blocks = self._changed(source, self._total)
+        claimed = digest([block for block in blocks if isinstance(block, bytes)])
+        with tempfile.TemporaryDirectory(dir=self._folder) as guard:
+            opener = SumOpener(self._key, self._layout, OpeningGuard(guard), 1)
+            opened = opener.open(OpeningClaim(ROUND, (0,), claimed), blocks)
+        # What opens holds what the honest sum holds: zeros.
+        assert not opened.values.any(), "a forged sum was opened"
+        return True
+
+    def key_file(self, source: Random) -> bool:
+        content = mutate.changed(source, self._file)
+        if source.random() < 0.7:  # with the right checksum, so that what lies inside is read
+            content = content[:-32] + hashlib.sha256(content[:-32]).digest()
+        path = self._folder / "changed.key"
+        path.write_bytes(content)
+        make_cipher(SharedKey.load(path), self._parameters)
+        return True
+
+    def _changed(self, source: Random, blocks: tuple[bytes, ...]) -> tuple[object, ...]:
+        made: list[object] = list(blocks)
+        at = source.randrange(len(made))
+        kind = source.random()
+        if kind < 0.3:
+            made[at] = mutate.changed(source, blocks[at])
+        elif kind < 0.8:  # another body under a header and a digest that fit
+            body = mutate.changed(source, blocks[at][HEADER_BYTES:])
+            made[at] = forging.relabel(
+                self._parameters, blocks[at][:HEADER_BYTES] + body)
+        elif kind < 0.9:
+            field = source.choice(("round", "client", "index", "count"))
+            number = source.choice((0, 1, 2, 7, 2**31, 2**32 - 1))
+            made[at] = forging.relabel(self._parameters, blocks[at], **{field: number})
+        else:
+            made[at:] = source.choice(
+                ([], [None], [1], [""], [bytearray(blocks[at])], [blocks[at]] * 3, [b""] * 1000,
+                 [blocks[at - 1]]))
+        return tuple(made)
+
+
+def _messages() -> list[tuple[str, Callable, Callable]]:
+    """(name, how a real one is made, its parser)."""
+    blocks = (b"a" * 200, b"", b"bc" * 90)
+    claim = OpeningClaim(ROUND, (0, 2), b"d" * 32)
+    replies = {
+        "join reply": (partial(messages.join_reply, messages.JoinReply("north", "ab" * 16)),
+                       messages.parse_join_reply),
+        "train reply": (partial(messages.train_reply, messages.TrainReply(
+            ROUND, "north", "ff", blocks, 0.5, 0.25)), messages.parse_train_reply),
+        "open reply": (partial(messages.open_reply, OpenedSum(np.arange(50), (0, 2))),
+                       lambda message: messages.parse_open_reply(message, 50)),
+    }
+    requests = {
+        "join request": (partial(messages.join_request, "5eed", "ff"),
+                         messages.parse_join_request),
+        "train request": (partial(messages.train_request, messages.TrainRequest(
+            ROUND, "train", "ff", np.linspace(0, 1, 40))), messages.parse_train_request),
+        "open request": (partial(messages.open_request, messages.OpenRequest(
+            claim, "train", "ff", blocks)), messages.parse_open_request),
+    }
+    def of_reply(parse: Callable) -> Callable:
+        return lambda content: parse(SimpleNamespace(content=content, has_error=lambda: False))
+
+    return ([(name, make, of_reply(parse)) for name, (make, parse) in replies.items()]
+            + [(name, make, parse) for name, (make, parse) in requests.items()])
+
+
+def _message(content: Callable, parse: Callable, source: Random) -> bool:
+    parsed = parse(_received(source, content()))
+    # Accepted texts go into logs and file names, accepted numbers into arrays.
+    for text in _texts(parsed):
+        assert text.isprintable() and len(text) <= 200
+        text.encode()
+    return True
+
+
+def _received(source: Random, content: RecordDict) -> RecordDict:
+    """What a server or a client gets: another record, or one from changed bytes of Flower's own
+    encoding where Flower accepts those."""
+    if source.random() < 0.7:
+        return mutate.record(source, content)
+    sent = mutate.changed(source, recorddict_to_proto(content).SerializeToString())
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(sent))
+    except Exception:
+        raise Refused("Flower did not accept the bytes") from None
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    parts = value if isinstance(value, tuple) else getattr(value, "__dict__", {}).values()
+    return [text for part in parts for text in _texts(part)]
+
+
+def _configuration(source: Random) -> bool:
+    partners = ["a", "b", "c"]
+    real = to_json(Config(federation=FederationConfig(
+        partners=partners, customers=dict.fromkeys(partners, 10))))
+    text = to_json(from_json(mutate.configuration(source, real)))
+    assert to_json(from_json(text)) == text, "a configuration changes on its way"
+    return True
+
+
+def _stored_reply(folder: Path, source: Random) -> bool:
+    store, blocks = ReplyStore(folder / "replies"), (b"one", b"two" * 40)
+    store.put(ROUND, blocks)
+    (path,) = (folder / "replies").rglob("*.blocks")
+    path.write_bytes(mutate.changed(source, path.read_bytes()))
+    assert store.get(ROUND) == blocks, "other bytes than were stored"
+    return True
