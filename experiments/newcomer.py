@@ -39,17 +39,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
                         help="seeds of the split to average over (default 0,1,2)")
     parser.add_argument("--write", type=Path, metavar="FILE",
-                        help="put the table between the newcomer markers of FILE")
+                        help="put the table between the newcomer markers of FILE (named "
+                        "after the task, unless it is retail_repeat)")
     options, overrides = parser.parse_known_args(argv)
-    place = None if options.write is None else Place(options.write, "newcomer")
     from experiments.launch import compose_and_run
 
     return compose_and_run("veilsum newcomer", overrides,
-                           lambda config: _study(config, options.customers, options.seeds, place))
+                           lambda config: _study(config, options.customers, options.seeds,
+                                                 options.write))
 
 
 def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...],
-           place: Place | None) -> None:
+           write: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -58,10 +59,13 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
     from learning.results import metric_label
     from server.figures import NewcomerPoint
 
+    task_name = config.task.name
+    marker = "newcomer" if task_name == "retail_repeat" else f"newcomer {task_name}"
+    place = None if write is None else Place(write, marker)
     if place is not None:
         place.check()
     example = EXAMPLES.get(config.task.name)
-    if example is None or config.task.path is not None:
+    if example is None or config.task.path is not None or config.task.simulated_homes:
         example = Example(None, (10, 25, 50))
     sizes = sizes or example.customers
     partner = config.task.newcomer_partner or example.partner or _middle_partner(config)

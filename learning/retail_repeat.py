@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from conf.schema import InvalidConfig, TaskConfig
 from learning import complete_journey, tables
 from learning.auc import Auc
-from learning.features import Events, Snapshot, feature_names, snapshot_at
+from learning.features import BOUND, Events, Snapshot, feature_names, snapshot_at
 from learning.holdout import first_by_hash, held_out
 from learning.losses import CrossEntropy
 from learning.partner_file import cached, read_events
@@ -39,6 +39,7 @@ class RetailRepeat:
     loss = CrossEntropy()
     metric = Auc()
     weight_decay: Mapping[str, float] = MappingProxyType({})
+    feature_bound = BOUND
     naive_rule = "days bought × activity ÷ days since the last purchase"
     prepare = staticmethod(tables.prepare_task)
 

@@ -132,6 +132,8 @@ class Task(Protocol):
     """Of baselines, by model, where it is not learning.evaluation.WEIGHT_DECAY's."""
     naive_rule: str
     """The naive baseline in a few words."""
+    feature_bound: float
+    """Every feature lies in [-feature_bound, feature_bound]."""
     feature_names: tuple[str, ...]
     """Names of the features, to describe a run's data; public."""
 

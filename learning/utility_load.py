@@ -24,7 +24,7 @@ from conf.schema import TaskConfig
 from learning import load_table, simulated_homes
 from learning.holdout import first_by_hash, held_out
 from learning.load_checks import checked_readings, scan_readings
-from learning.load_features import HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
+from learning.load_features import BOUND, HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
 from learning.load_readings import homes
 from learning.losses import Huber
 from learning.metrics import MeanAbsoluteError
@@ -45,6 +45,7 @@ class UtilityLoad:
     loss = Huber(bend=0.1, clip=2.0)
     metric = MeanAbsoluteError("kWh", _SCALE_OF_ERROR)
     weight_decay: Mapping[str, float] = MappingProxyType({"linear": 0.3, "mlp": 0.1})
+    feature_bound = BOUND
     naive_rule = "mean of the last seven days at each hour"
     shape = InputShape(outputs=HOURS, per_output=len(HOUR_FEATURES), steps=WEEK, channels=HOURS)
     feature_names = (*HOUR_FEATURES, "hourly load of the seven days before")
