@@ -106,9 +106,17 @@ class TaskConfig:
 class ModelConfig:
     name: str = "linear"
     hidden: int = 8
+    """mlp, tcn, dpgru: width. Small is right under differential privacy."""
+    kernel: int = 2
+    """tcn: steps that a convolution sees."""
+    levels: int = 2
+    """tcn: convolutions, one after the other; together they see kernel^levels steps."""
 
     def validate(self) -> None:
-        _one_of(self.name, "model", ("linear", "mlp"))
+        _one_of(self.name, "model", ("linear", "mlp", "tcn", "dpgru"))
+        _positive(self.kernel, "model.kernel")
+        _require(self.kernel <= 64, "model.kernel", "at most 64")
+        _require(1 <= self.levels <= 8, "model.levels", f"must lie in 1..8, got {self.levels}")
         _positive(self.hidden, "model.hidden")
         _require(self.hidden <= 4096, "model.hidden", "at most 4096")
 

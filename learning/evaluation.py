@@ -16,7 +16,7 @@ from learning.results import Comparison, Estimate
 from learning.task import Customers, PartnerData, Task, concatenate
 from learning.training import scores, train_locally
 
-WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0}
+WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0, "tcn": 1.0, "dpgru": 1.0}
 """Of the baselines, per model, where a task has no better one; chosen on validation
 (python -m experiments.task_study decay): near the best for partners of every size, where less
 would weaken small ones, more large ones."""

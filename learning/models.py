@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.schema import ModelConfig
+from conf.schema import InvalidConfig, ModelConfig
+from learning.sequence_models import GRU, TCN, start_values
 from learning.task import InputShape
 
 
@@ -28,8 +29,17 @@ def build_model(config: ModelConfig, shape: InputShape, seed: int) -> nn.Module:
     """The same start values at every party for one seed; nothing in them depends on data.
 
     linear: per_output + 1 parameters, all zero: its first answer is 0. mlp: one hidden layer of
-    tanh units.
+    tanh units. tcn, dpgru: read the history too (learning.sequence_models), and first answer 0.
+    Raises InvalidConfig for a model that reads a history the task does not have.
     """
+    if config.name in ("tcn", "dpgru"):
+        if not shape.steps:
+            raise InvalidConfig("model", f"{config.name} reads a history, and this task's examples "
+                                "have none; use model=linear or model=mlp")
+        sequence = (GRU(shape, config.hidden) if config.name == "dpgru" else
+                    TCN(shape, config.hidden, config.kernel, config.levels))
+        start_values(sequence, seed)
+        return sequence
     features = shape.per_output
     if config.name == "linear":
         linear = nn.Linear(features, 1)

@@ -39,9 +39,13 @@ class Case:
         return build_model(ModelConfig(self.model, 4), self.shape, seed)
 
 
-CASES = [Case(model, shape, loss) for model in ("linear", "mlp") for shape, loss in (
-    (InputShape(1, FEATURES), CrossEntropy()),
-    (InputShape(3, 2, steps=1, channels=1), Huber(0.5)))]
+CASES = [
+    *(Case(model, shape, loss) for model in ("linear", "mlp") for shape, loss in (
+        (InputShape(1, FEATURES), CrossEntropy()),
+        (InputShape(3, 2, steps=1, channels=1), Huber(0.5)))),
+    *(Case(model, shape, loss) for model in ("tcn", "dpgru") for shape, loss in (
+        (InputShape(1, 1, steps=3, channels=2), CrossEntropy()),
+        (InputShape(3, 1, steps=4, channels=1), Huber(0.5))))]
 every_case = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case.model} {case.shape.outputs}")
 
