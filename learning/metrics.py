@@ -73,8 +73,11 @@ class MeanAbsoluteError:
 
     def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
                   resamples: int, seed: int) -> NDArray[np.float64]:
-        parts = [_per_customer(_errors(way, targets), customer) for way in ways]
-        return _resampled_ratios(parts, np.ones_like(parts[0]), resamples, seed)
+        parts = np.stack([_per_customer(_errors(way, targets), customer) for way in ways])
+        count = parts.shape[1]
+        if count == 0:
+            return np.full((len(parts), resamples), np.nan)
+        return parts @ draw_customers(count, resamples, seed).T / count
 
     def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
         errors = _worst_if_unknown(np.abs(scores - customers.targets).mean(-1), self.bound)
@@ -85,45 +88,6 @@ class MeanAbsoluteError:
 
     def released(self, total: Vector) -> float:
         return _ratio(float(total[0]), float(total[1])) * self.bound / 2
-
-
-@dataclass(frozen=True)
-class WeightedAbsoluteError:
-    """WAPE: the sum of absolute errors over the sum of absolute targets, all customers together.
-
-    bound: public, in the unit of the targets: the L2 bound on one customer's two sums. A larger
-    customer is scaled down, both sums alike.
-    """
-
-    bound: float
-    name: str = "wape"
-    unit: str = ""
-    higher_is_better: bool = False
-    size: int = 2
-
-    @property
-    def clip(self) -> float:
-        return self.bound
-
-    def exact(self, scores: Vector, targets: Vector, customer: NDArray[np.int64]) -> float:
-        return _ratio(float(_errors(scores, targets).sum()), float(np.abs(targets).sum()))
-
-    def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
-                  resamples: int, seed: int) -> NDArray[np.float64]:
-        def sums(values: Vector) -> Vector:
-            return np.bincount(customer, values, minlength=int(customer.max(initial=-1)) + 1)
-
-        parts = [sums(_errors(way, targets).sum(-1)) for way in ways]
-        return _resampled_ratios(parts, sums(np.abs(targets).sum(-1)), resamples, seed)
-
-    def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
-        errors = _worst_if_unknown(np.abs(scores - customers.targets).sum(-1), self.bound)
-        actual = np.abs(customers.targets).sum(-1)
-        return np.stack([np.where(customers.mask, part, 0).sum(1, dtype=np.float64)
-                         for part in (errors, actual)], axis=1)
-
-    def released(self, total: Vector) -> float:
-        return _ratio(float(total[0]), float(total[1]))
 
 
 def interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
@@ -152,17 +116,6 @@ def _per_customer(errors: Vector, customer: NDArray[np.int64]) -> NDArray[np.flo
     size = int(customer.max(initial=-1)) + 1
     return (np.bincount(customer, errors.mean(-1), minlength=size)
             / np.maximum(np.bincount(customer, minlength=size), 1))
-
-
-def _resampled_ratios(
-    numerators: Sequence[Vector], denominator: Vector, resamples: int, seed: int
-) -> NDArray[np.float64]:
-    """(s, resamples): sums over drawn customers of each numerator (n,) over the denominator's."""
-    if not len(denominator):
-        return np.full((len(numerators), resamples), np.nan)
-    draws = draw_customers(len(denominator), resamples, seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([draws @ part / (draws @ denominator) for part in numerators])
 
 
 def _worst_if_unknown(errors: Vector, bound: float) -> Vector:
