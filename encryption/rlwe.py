@@ -21,16 +21,18 @@ The differences to :class:`encryption.parameters.CKKSParameters` are these.
 
 Precision. In a sum over K clients a coefficient is off the grid by the errors of K clients, of
 variance V_e = 10.5 each (centred binomial of 42 coins, sigma 3.24, above the 3.19 of the
-homomorphicencryption.org standard), by K roundings of c0 to multiples of 2^cut, each uniform
-because c0 is, variance 4^cut / 12, and where the sum's c1 is sent without its ``sum_cut`` low bits,
-by N such roundings times a coefficient of s, at most N 4^sum_cut / 12:
+homomorphicencryption.org standard), by K roundings of c0 to multiples of 2^cut, and where the sum's
+c1 is sent without its ``sum_cut`` low bits, by N such roundings, each times a coefficient of s.
+What is rounded is uniform, and halves go to the even side, so that a rounding of c bits is off by
+-2^(c-1) .. 2^(c-1), the two ends half as often as the rest: mean 0, variance R(c) = (4^c + 2) / 12
+(rounding halves up would leave a mean of 1/2, which s would add up). With R(0) = 0,
 
-    V = K (V_e + 4^cut / 12) + N 4^sum_cut / 12.
+    V = K (V_e + R(cut)) + N R(sum_cut).
 
-All terms are sub-Gaussian with their own variance (sums of signs; the uniform distribution is
-strictly sub-Gaussian), so ``encryption.precision``'s tail bound applies: over a run some
-coefficient lies further than t sqrt(V) from the grid with probability at most 2^-40, t = 10.06.
-Nothing here is coherent: identical plaintexts add no error, because there is no encoder.
+All terms are sums of independent symmetric variables and sub-Gaussian with their own variance, so
+``encryption.precision``'s tail bound applies: over a run some coefficient lies further than t
+sqrt(V) from the grid with probability at most 2^-40, t = 10.06. Nothing here is coherent: identical
+plaintexts add no error, because there is no encoder.
 """
 
 from __future__ import annotations
@@ -184,7 +186,8 @@ def _variance(clients: int, cut: int, sum_cut: int) -> float:
 
 
 def _rounding(cut: int) -> float:
-    return 4.0**cut / 12 if cut else 0.0
+    """R."""
+    return (4.0**cut + 2) / 12 if cut else 0.0
 
 
 class Stream:
@@ -213,9 +216,13 @@ _ZEROS = memoryview(bytes(8 * RING_DEGREE * BATCH))
 
 
 def drop(words: Words, cut: int) -> Words:
-    """Round to the nearest multiple of 2^cut, mod 2^64, and divide by it, in place."""
+    """Round to the nearest multiple of 2^cut, the even one of two, mod 2^64, and divide by it, in
+    place."""
     if cut:
-        words += np.uint64(1 << (cut - 1))
+        odd = words >> np.uint64(cut)
+        odd &= np.uint64(1)
+        words += odd
+        words += np.uint64((1 << (cut - 1)) - 1)
         words >>= np.uint64(cut)
     return words
 

@@ -50,7 +50,7 @@ def test_every_rlwe_cohort_passes_its_checks(clients: int, bits: int) -> None:
     assert found.magnitude * found.step + found.step // 2 < 2**63
 
     def bound(cut: int, sum_cut: int) -> float:
-        rounding = [4**c / 12 if c else 0 for c in (cut, sum_cut)]
+        rounding = [(4**c + 2) / 12 if c else 0 for c in (cut, sum_cut)]
         variance = clients * (ERROR_VARIANCE + rounding[0]) + 4096 * rounding[1]
         return tail_factor() * math.sqrt(variance)
 

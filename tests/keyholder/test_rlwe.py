@@ -88,7 +88,7 @@ def test_an_encryption_is_what_the_definition_says() -> None:
     phase = (c0 - _slow_product(c1, _signed(secret))).view(np.int64)
     off = phase - rlwe.pack_coefficients(digits[np.newaxis], PARAMETERS)[0] * PARAMETERS.step
     assert np.abs(off).max() <= 21 + 2 ** (PARAMETERS.cut - 1)
-    assert off.std() == pytest.approx(math.sqrt(10.5 + 4**PARAMETERS.cut / 12), rel=0.05)
+    assert off.std() == pytest.approx(math.sqrt(10.5 + (4**PARAMETERS.cut + 2) / 12), rel=0.05)
 
 
 def _one_block(parameters: RLWEParameters, clients: int) -> ControlLayout:
@@ -129,13 +129,24 @@ def test_the_deviation_is_what_the_formula_predicts(clients: int, bits: int, kin
     # 4,096 coefficients know their deviation to 1.1%. The prediction takes every coefficient of
     # the secret for 1, where a third is 0: that can only lower the measured one.
     assert measured_ratio(off, predicted) <= 1.06
-    floor = math.sqrt(clients * (10.5 + (4**parameters.cut / 12 if parameters.cut else 0)))
+    floor = math.sqrt(clients * (10.5 + ((4**parameters.cut + 2) / 12 if parameters.cut else 0)))
     assert off.std() * parameters.step >= 0.94 * floor
     assert np.abs(off).max() < 0.6 * parameters.grid_bound(clients)
 
 
 def measured_ratio(off: NDArray[np.float64], predicted: float) -> float:
     return float(np.sqrt(np.mean(off**2))) / predicted
+
+
+@pytest.mark.parametrize("cut", (1, 2, 3, 7))
+def test_rounding_is_to_nearest_and_without_bias(cut: int) -> None:
+    words = np.arange(4 * 2**cut, dtype=np.uint64)
+    rounded = rlwe.drop(words.copy(), cut) << np.uint64(cut)
+    off = rounded.astype(np.int64) - words.astype(np.int64)
+    assert np.abs(off).max() == 2 ** (cut - 1) and off.sum() == 0
+    assert off.var() == pytest.approx((4**cut + 2) / 12)
+    top = np.array([2**64 - 1], np.uint64)
+    assert rlwe.drop(top, cut)[0] % np.uint64(2 ** (64 - cut)) == 0, "the top wraps around to 0"
 
 
 def test_errors_are_centred_binomial() -> None:
