@@ -15,14 +15,10 @@ import tenseal as ts
 import tenseal.sealapi as seal
 import zstandard
 
-from encryption import rlwe
 from encryption.ciphertext import MemoryFile, seal_context
 from encryption.ckks import CKKSParameters
 from encryption.types import RoundId
-from encryption.wire import HEADER_BYTES, packed_bytes, unpack_bits
-from keyholder.rlwe import RLWECipher
-from tests.adversary import recovery
-from tests.keyholder import forging
+from tests.adversary import blocks, recovery
 
 SUITES = ("shared_key", "shared_key_rlwe")
 ROUNDS, PARTNERS = 3, 3
@@ -102,60 +98,18 @@ def _run(federate: Callable, suite: str) -> Iterator[tuple]:
             yield made, made.expand(updates[0])[index], digits
 
 
-def _attack(made, block: bytes, phase: Callable) -> recovery.Integers | None:
-    """The key, if ``phase(c0, c1)`` is what the block decrypts to."""
-    if isinstance(made.parameters, CKKSParameters):
-        size = packed_bytes(4096, made.parameters.prime_bits)
-        body = block[HEADER_BYTES:]
-        c0, c1 = unpack_bits([body[:size], body[size:]], 4096,
-                             made.parameters.prime_bits).astype(object)
-        return recovery.from_phase((c0, c1, phase(c0, c1)), made.parameters.prime)
-    c0, c1 = forging.rlwe_words(made.parameters, block)
-    try:
-        return recovery.from_words(c0, c1, phase(c0, c1))
-    except ZeroDivisionError:
-        return None  # half of all; the next one will do
-
-
-def _believed(made, digits: np.ndarray) -> np.ndarray:
-    """The noiseless plaintext of the opened integers."""
-    if isinstance(made.parameters, CKKSParameters):
-        block = forging._encoded(made.parameters, digits, forging.Place.of_sum(
-            forging.Kind.SUM, 1, 0, 1))
-        size = packed_bytes(4096, made.parameters.prime_bits)
-        body = block[HEADER_BYTES : HEADER_BYTES + size]
-        return unpack_bits([body], 4096, made.parameters.prime_bits)[0].astype(object)
-    packed = rlwe.pack_coefficients(digits[np.newaxis], made.parameters)[0]
-    return (packed * made.parameters.step).view(np.uint64)
-
-
-def _exact(made) -> Callable:
-    """What an opener that does not round would give away."""
-    if isinstance(made.parameters, CKKSParameters):
-        secret = np.frombuffer(made.key.cipher_key(), "<u8").astype(object)
-        return lambda c0, c1: (c0 + c1 * secret) % made.parameters.prime
-    cipher = RLWECipher(made.key.cipher_key(), made.parameters)
-    return lambda c0, c1: c0 - cipher.product(c1.copy()[np.newaxis])[0]
-
-
-def _secret(made) -> np.ndarray:
-    if isinstance(made.parameters, CKKSParameters):
-        return recovery.coefficients(
-            np.frombuffer(made.key.cipher_key(), "<u8").astype(object), made.parameters.prime)
-    return np.frombuffer(made.key.cipher_key(), np.uint8).astype(int) - 1
-
-
 @pytest.mark.parametrize("suite", SUITES)
 def test_what_a_server_sees_does_not_give_the_key(federate: Callable, suite: str) -> None:
     """Blocks of three rounds, sums and single updates alike."""
     tried = 0
     for made, block, digits in _run(federate, suite):
-        believed = _believed(made, digits)
-        found = _attack(made, block, lambda *_, believed=believed: believed)
+        believed = blocks.believed(made.parameters, digits)
+        found = blocks.attack(made.parameters, block, lambda *_, believed=believed: believed)
         if found is not None:
             tried += 1
             assert not recovery.is_ternary(found)
-            assert np.mean(found == _secret(made)) < 0.5  # a guess is right in a third
+            right = np.mean(found == blocks.secret(made.key, made.parameters))
+            assert right < 0.5  # a guess is right in a third
     assert tried >= 3
 
 
@@ -164,10 +118,10 @@ def test_the_same_blocks_give_the_key_if_the_opener_does_not_round(federate: Cal
                                                                    suite: str) -> None:
     succeeded = 0
     for made, block, _ in _run(federate, suite):
-        found = _attack(made, block, _exact(made))
+        found = blocks.attack(made.parameters, block, blocks.exact(made.key, made.parameters))
         if found is not None:
             assert recovery.is_ternary(found)
-            assert np.array_equal(found, _secret(made))
+            assert np.array_equal(found, blocks.secret(made.key, made.parameters))
             succeeded += 1
     assert succeeded >= 3
 
@@ -176,12 +130,16 @@ def test_the_same_blocks_give_the_key_if_the_opener_does_not_round(federate: Cal
 def test_what_rounding_hides_is_a_full_sample_of_noise(federate: Callable, suite: str) -> None:
     """The equation is off by as much as RLWE asks for: at least the error of every client."""
     made, block, digits = next(_run(federate, suite))
-    if isinstance(made.parameters, CKKSParameters):
-        found = []
-        _attack(made, block, lambda c0, c1: found.append(
-            _exact(made)(c0, c1) - _believed(made, digits)) or c0)
-        noise = recovery.coefficients(found[0] % made.parameters.prime, made.parameters.prime)
+    parameters, off = made.parameters, []
+    exact, believed = blocks.exact(made.key, parameters), blocks.believed(parameters, digits)
+
+    def phase(c0: np.ndarray, c1: np.ndarray) -> np.ndarray:
+        off.append(exact(c0, c1) - believed)
+        return believed
+
+    blocks.attack(parameters, block, phase)
+    if isinstance(parameters, CKKSParameters):
+        noise = recovery.coefficients(off[0] % parameters.prime, parameters.prime)
     else:
-        c0, c1 = forging.rlwe_words(made.parameters, block)
-        noise = (_exact(made)(c0, c1) - _believed(made, digits)).view(np.int64)
+        noise = off[0].view(np.int64)
     assert np.std(noise.astype(float)) > 0.95 * np.sqrt(10.5 * PARTNERS)
