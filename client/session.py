@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from client.local_round import test_sums, training_sums
 from client.reply_store import ReplyStore
+from client.sealed_run import SealedRun
 from client.site import Site
 from client.split import pin
 from conf.compose import from_json
 from conf.schema import Config
-from encryption.types import OpenedSum, Refused, RoundId
+from encryption.types import Refused, RoundId
 from keyholder.guard import OpeningGuard
 from keyholder.keys import SharedKey
 from keyholder.opening import SumOpener
@@ -27,7 +28,8 @@ from learning.task import PartnerData
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
 from strategies.agreement import Agreement
-from strategies.layout import JoinReply, OpenRequest, TrainReply, TrainRequest
+from strategies.global_model import model_digest
+from strategies.layout import JoinReply, OpenReply, OpenRequest, TrainReply, TrainRequest
 
 
 class NotTheOpener(Refused):
@@ -73,27 +75,41 @@ class Session:
         blocks = replies.get(bound)
         train_s = encrypt_s = 0.0
         if blocks is None:
+            model = self._model(bound, request.model)
             self._spend(bound, request.kind)
             began = time.perf_counter()
-            values = self._values(request)
+            values = self._values(request.kind, model)
             trained = time.perf_counter()
             sealer = Sealer(self.key, self.agreement.layout(request.kind), self._index)
-            blocks = sealer.seal(values, bound)
+            blocks = sealer.seal(values, _from_model(bound, model_digest(request.model)))
             train_s, encrypt_s = trained - began, time.perf_counter() - trained
             replies.put(bound, blocks)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
                           train_s, encrypt_s)
 
-    def open_sum(self, request: OpenRequest) -> OpenedSum:
-        """Open one finished sum, as the run's only opener. Raises Refused."""
+    def open_sum(self, request: OpenRequest) -> OpenReply:
+        """Open one finished sum, as the run's only opener; sealed: step with it, and let out the
+        next model as ciphertext alone. Asked again, it gives the same bytes. Raises Refused."""
         if self.config.opener != self.site.partner:
             raise NotTheOpener("this partner does not open this run's sums")
         self._check_round(request.claim.round_id, request.kind, request.fingerprint)
         opener = SumOpener(self.key, self.agreement.layout(request.kind),
                            OpeningGuard(self.site.state_path / "openings"),
                            minimum_partners=self.config.quorum)
-        claim = replace(request.claim, round_id=self._bind(request.claim.round_id))
-        return opener.open(claim, request.blocks)
+        bound = self._bind(request.claim.round_id)
+        sealed = self._sealed(bound) if self.agreement.sealed else None
+        state = sealed.state(request) if sealed else None  # refused before anything is opened
+        opened = opener.open(replace(request.claim, round_id=bound), request.blocks,
+                             _from_model(bound, request.model_digest))
+        if sealed is None or state is None:
+            return OpenReply(opened)
+        answers = ReplyStore(self.site.state_path / "answers")
+        kept = answers.get(bound)
+        reply = sealed.answer(request, opened, state)
+        if kept is None:
+            answers.put(bound, (reply.model, reply.state))
+            return reply
+        return replace(reply, model=kept[0], state=kept[1])
 
     @property
     def _index(self) -> int:
@@ -128,12 +144,29 @@ class Session:
                         self.config.privacy.delta)
         ledger.spend(round_id.run, round_id.round, plan.round_event(), start=plan.start_event())
 
-    def _values(self, request: TrainRequest) -> NDArray[np.int64]:
-        plan = self.agreement.plan(request.kind)
+    def _sealed(self, bound: RoundId) -> SealedRun:
+        return SealedRun.of(self.config, self.agreement, self.key, bound.run)
+
+    def _model(self, bound: RoundId, sent: NDArray[np.float64] | bytes) -> NDArray[np.float64]:
+        """The model to train from. Raises Refused for one that is not of this run and round, or
+        comes in the clear where the run seals it."""
+        if isinstance(sent, bytes) != self.agreement.sealed:
+            raise Refused("the model is not sent in the form that the run agreed on")
+        return self._sealed(bound).model(bound.round, sent) if isinstance(sent, bytes) else sent
+
+    def _values(self, kind: str, model: NDArray[np.float64]) -> NDArray[np.int64]:
+        plan = self.agreement.plan(kind)
         sums: Mapping[str, NDArray[np.float64]]
-        if request.kind == "train":
+        if kind == "train":
             sums = training_sums(
-                request.model, self.data, self.config, self.agreement, self.site.partner)
+                model, self.data, self.config, self.agreement, self.site.partner)
         else:
-            sums = test_sums(request.model, self.data, self.config)
+            sums = test_sums(model, self.data, self.config)
         return plan.quantise(sums, NoiseSource())
+
+
+def _from_model(bound: RoundId, digest: bytes) -> RoundId:
+    """What tags are bound to: the round, and the very model that was trained from. A server that
+    sends partners different models gets a sum whose tags fit none of them."""
+    named = hashlib.sha256(b"veilsum round from model 1\0" + bound.run.encode() + digest)
+    return RoundId(named.hexdigest(), bound.round)

@@ -167,10 +167,14 @@ class EncryptionConfig:
     bits: int = 16
     """Bits of one quantised value."""
     opening: str = "revealed"
+    """Who sees the model: "revealed": the operator too; "sealed": key holders alone."""
 
     def validate(self) -> None:
         _one_of(self.name, "encryption", ("shared_key", "shared_key_rlwe", "plaintext"))
-        _one_of(self.opening, "encryption.opening", ("revealed",))
+        _one_of(self.opening, "encryption.opening", ("revealed", "sealed"))
+        _require(self.opening == "revealed" or self.name != "plaintext", "encryption.opening",
+                 "sealed hides nothing with encryption=plaintext: whoever adds the updates could "
+                 "compute the model; use encryption=shared_key")
         _require(8 <= self.bits <= 20, "encryption.bits", f"must lie in 8..20, got {self.bits}")
 
 
@@ -209,6 +213,8 @@ class FederationConfig:
     every opened sum. A simulation fills in its own counts, rounded to tens."""
     workers: int = 2
     """local only: clients that run at the same time."""
+    folder: str = ""
+    """local only: where a simulation keeps its key, sites and their state; empty: nowhere."""
     sites: dict[str, str] = field(default_factory=dict)
     """local only: partner -> file of its events; gives the simulation its oracle metrics."""
 

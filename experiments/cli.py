@@ -10,6 +10,7 @@ VERBS = {
     "newcomer": ("experiments.newcomer", "what joining gives a partner with few customers"),
     "results": ("experiments.results", "run the comparison of the README and write its table"),
     "describe-data": ("experiments.describe_data", "what a partner shares; do partners agree?"),
+    "export": ("experiments.export", "open a sealed model with the federation's key"),
     "validate-data": ("experiments.validate_data", "check a table before training on it"),
     "compare": ("experiments.compare", "what two recorded runs differ in, and what came of it"),
     "ui": ("experiments.ui", "open the recorded runs in MLflow"),

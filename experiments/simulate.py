@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf.compose import to_json
-from conf.schema import Config
+from conf.schema import Config, InvalidConfig
+
+if TYPE_CHECKING:
+    from keyholder.keys import SharedKey
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
@@ -19,28 +25,57 @@ def simulate(config: Config) -> object:
     """Run one federation as configured and return its RunResult.
 
     Prepares one file and one copy of the key per partner in a temporary folder, which is
-    deleted at the end: a simulation's key protects nobody.
+    deleted at the end: a simulation's key protects nobody. ``federation.folder`` keeps them.
+    A simulation is every party at once, so where the model is sealed it opens the final one with
+    its key, for the comparison alone: nothing of it is recorded.
     Raises InvalidConfig, TooFewUpdates, OpeningFailed.
     """
     # Imports that take seconds come after the configuration has proved sound.
     from client.app import app as client_app
-    from encryption.parameters import choose_parameters
+    from client.export import open_model
     from experiments.local_grid import LocalGrid, run_server_app
-    from keyholder.keys import SharedKey
-    from server.app import app as server_app
-    from server.app import read_result
+    from server.app import make_app, read_result
 
-    with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
-        work = Path(folder)
+    with _folder(config) as work:
         config = prepared(config, work)
-        partners = config.federation.partners
-        parameters = choose_parameters(config.encryption.name, len(partners),
-                                       config.encryption.bits)
-        SharedKey.generate(parameters).save(work / "federation.key")
-        nodes = {name: _node(work, name, config.federation.sites[name]) for name in partners}
+        key = _key(config, work / "federation.key")
+        nodes = {name: _node(work, name, config.federation.sites[name])
+                 for name in config.federation.partners}
         run_config = {"config": to_json(config)}
+        server_app = make_app(lambda sealed: open_model(key, sealed).content.vector)
         with LocalGrid(client_app, nodes, run_config, workers=config.federation.workers) as grid:
             return read_result(run_server_app(server_app, grid, run_config))
+
+
+@contextlib.contextmanager
+def _folder(config: Config) -> Iterator[Path]:
+    if not config.federation.folder:
+        with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
+            yield Path(folder)
+        return
+    work = Path(config.federation.folder).expanduser().resolve()
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig("federation.folder", f"{work}: {error.strerror}") from None
+    yield work
+
+
+def _key(config: Config, path: Path) -> SharedKey:
+    """The simulation's key, made where there is none yet. Raises InvalidConfig."""
+    from encryption.parameters import choose_parameters
+    from keyholder.keys import KeyFileError, SharedKey
+
+    parameters = choose_parameters(
+        config.encryption.name, len(config.federation.partners), config.encryption.bits)
+    if not path.exists():
+        SharedKey.generate(parameters).save(path)
+    try:
+        key = SharedKey.load(path)
+        key.check_fits(parameters)
+    except KeyFileError as error:
+        raise InvalidConfig("federation.folder", f"{error}; or name an empty folder") from None
+    return key
 
 
 def prepared(config: Config, folder: Path) -> Config:
@@ -68,7 +103,7 @@ def _estimate(customers: int) -> int:
 
 def _node(work: Path, name: str, data: str) -> dict[str, str]:
     state = work / "state" / name
-    state.mkdir(parents=True)
+    state.mkdir(parents=True, exist_ok=True)
     return {"partner": name, "data-path": data, "key-path": str(work / "federation.key"),
             "state-path": str(state), "epsilon-limit": "unlimited"}
 

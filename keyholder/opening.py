@@ -40,8 +40,11 @@ class SumOpener:
         self._minimum = minimum_partners
         self._cipher = make_cipher(key, layout.parameters)
 
-    def open(self, claim: OpeningClaim, blocks: Sequence[bytes]) -> OpenedSum:
-        """The exact sums of the claimed partners' values.
+    def open(self, claim: OpeningClaim, blocks: Sequence[bytes],
+             tagged: RoundId | None = None) -> OpenedSum:
+        """The exact sums of the claimed partners' values. ``tagged``: what their tags must be
+        bound to, if that is more than the claim's round (the model they trained from, say); the
+        claim holds for the round, whatever the tags say.
 
         Asked again for the same claim it gives the stored answer. Raises Refused or
         OpeningRefused: before the key is used, for what is malformed, below the minimum or not
@@ -58,7 +61,7 @@ class SumOpener:
             if stored is not None and stored.values.shape == (self._layout.values,):
                 return stored
             try:
-                opened = self._open(claim, parsed)
+                opened = self._open(claim, parsed, tagged or claim.round_id)
             except Exception:  # whatever it is, it may depend on the key
                 self._guard.retire(claim.round_id, self._key.key_id)
                 raise
@@ -73,12 +76,12 @@ class SumOpener:
         if any(a >= b for a, b in pairwise(members)) or not all(i in known for i in members):
             raise PartnerMapMismatch("the claim does not name partners in ascending order")
 
-    def _open(self, claim: OpeningClaim, parsed: Sequence[Any]) -> OpenedSum:
+    def _open(self, claim: OpeningClaim, parsed: Sequence[Any], tagged: RoundId) -> OpenedSum:
         clients = len(claim.partners)
         sums = self._cipher.decrypt(parsed, self._layout.block_values, clients)
         self._check_partners(sums, claim.partners)
         self._check_ranges(sums, clients)
-        self._check_tags(sums, clients, claim.round_id)
+        self._check_tags(sums, clients, tagged)
         return OpenedSum(sums[: self._layout.values].copy(), claim.partners)
 
     def _check_partners(self, sums: NDArray[np.int64], members: tuple[int, ...]) -> None:

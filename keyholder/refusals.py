@@ -43,3 +43,7 @@ class PartnerMapMismatch(OpeningRefused):
 
 class TagMismatch(OpeningRefused):
     """The authentication tags do not belong to these digits in this run and round."""
+
+
+class SealBroken(Refused):
+    """A sealed model or state that no key holder made for this place. Nothing was opened."""

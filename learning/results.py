@@ -58,6 +58,8 @@ class RunResult:
     naive_rule: str = ""
     warning: str = ""
     """What the reader must know before believing the numbers; "" where there is nothing."""
+    opening: str = "revealed"
+    """Whether the operator saw the model ("sealed": it did not)."""
 
     @property
     def metric_label(self) -> str:

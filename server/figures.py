@@ -41,12 +41,13 @@ class NewcomerPoint:
 def learning_curve(rounds: Sequence[int], released: Sequence[float],
                    oracle: Sequence[float] | None, naive: float | None, local: float | None,
                    pooled: float | None, *, metric: str = "AUC",
-                   errors: Sequence[float] | None = None) -> Figure:
+                   errors: Sequence[float] | None = None, behind: bool = False) -> Figure:
     """Quality over rounds, against three fixed lines.
 
     ``released`` is what an operator sees (noised sums); ``oracle`` the exact value, which only a
     simulation knows; ``errors`` the standard error that noise gives the released one, drawn as
-    a band. A reference that is None or NaN is left out.
+    a band. ``behind``: the released value of a round describes the model that it began with, and
+    nobody but key holders can know more. A reference that is None or NaN is left out.
     """
     figure, axes = titled_axes("Does the federation beat what partners have today?")
     axes.grid(axis="x", visible=False)
@@ -63,7 +64,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
                   label="exact (simulation only)")
     else:
         axes.plot(rounds, released, color=BLUE, linewidth=2.0, marker=dot,
-                  label="as released (noised)")
+                  label="as released (noised" + (", one round behind)" if behind else ")"))
     references = [(pooled, GREEN, "pooled data", (0, (6, 2))), (local, ORANGE, "each alone", "--"),
                   (naive, MUTED, "naive", ":")]
     shown = [item for item in references if item[0] is not None and math.isfinite(item[0])]

@@ -158,6 +158,15 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
+def log_bytes(session: Session, content: bytes, name: str) -> None:
+    """Store ``content`` as the artifact ``name`` ("folder/file")."""
+    folder, _, file = name.rpartition("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / file
+        path.write_bytes(content)
+        session.client.log_artifact(session.run_id, str(path), folder or None)
+
+
 def log_model(session: Session, model: nn.Module, example: np.ndarray, name: str,
               step: int) -> None:
     """Store and register a model that ``mlflow.pytorch.load_model`` loads.

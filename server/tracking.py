@@ -26,6 +26,7 @@ from conf.schema import Config
 from server.mlflow_store import (
     Session,
     check_uri,
+    log_bytes,
     log_model,
     open_client,
     open_experiment,
@@ -124,15 +125,17 @@ class RunTracker:
 
     def finish(self, metrics: Mapping[str, float], figures: Mapping[str, Figure],
                model: nn.Module | None = None, input_example: np.ndarray | None = None,
-               registered_name: str = "", texts: Mapping[str, str] | None = None) -> None:
+               registered_name: str = "", texts: Mapping[str, str] | None = None,
+               files: Mapping[str, bytes] | None = None) -> None:
         """Log the end of the run and mark it FINISHED.
 
         End metrics stand at the last round's step. ``figures`` become ``figures/<name>.png``,
-        ``texts`` files at the top. Of ``input_example`` only shape and dtype are stored, never
-        values. Raises TrackingFailed if the store did not take everything.
+        ``texts`` and ``files`` files at their names. Of ``input_example`` only shape and
+        dtype are stored, never values. Raises TrackingFailed if the store did not take everything.
         """
         self._queue(self._step, metrics)
-        self._worker.submit(self._finish, dict(figures), dict(texts or {})).result()
+        self._worker.submit(
+            self._finish, dict(figures), dict(texts or {}), dict(files or {})).result()
         if model is not None:
             if input_example is None:
                 raise ValueError("a model is stored together with an input_example")
@@ -201,7 +204,8 @@ class RunTracker:
             for _ in range(count):
                 self._pending.popleft()
 
-    def _finish(self, figures: dict[str, Figure], texts: dict[str, str]) -> None:
+    def _finish(self, figures: dict[str, Figure], texts: dict[str, str],
+                files: dict[str, bytes]) -> None:
         self._flush_or_raise()
         session = self._session.result()
         for name, figure in figures.items():
@@ -209,6 +213,8 @@ class RunTracker:
                                       save_kwargs={"dpi": 160})
         for name, text in texts.items():
             session.client.log_text(session.run_id, text, name)
+        for name, content in files.items():
+            log_bytes(session, content, name)
 
     def _terminate(self, status: str) -> None:
         session = self._session.result()

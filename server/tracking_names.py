@@ -20,7 +20,10 @@ LONGEST_PARAM = 500
 NOT_FINITE = "not_finite."
 """Begins the tag of a metric that no chart could show."""
 _WITH_GAINS = ("all", "held out")
-_HIDDEN = ("tracking.", "federation.sites")
+_HIDDEN = ("tracking.", "federation.sites", "federation.folder")
+
+SEALED_FILE = "sealed/model.veilsum"
+"""Artifact of a run whose model the operator cannot read; `veilsum export` opens it."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ def default_run_name(config: Config, run_id: str) -> str:
     What usually differs comes first, because MLflow's tables cut names at about 25 characters.
     """
     epsilon = [] if config.privacy.name == "none" else [f"eps{config.privacy.epsilon:g}"]
-    return "-".join([config.privacy.name, *epsilon, config.encryption.name, config.model.name,
-                     config.task.name, run_id[:6]])
+    sealed = ["sealed"] if config.encryption.opening == "sealed" else []
+    return "-".join([config.privacy.name, *epsilon, config.encryption.name, *sealed,
+                     config.model.name, config.task.name, run_id[:6]])
 
 
 def run_note(trust: str) -> str:
@@ -88,7 +92,8 @@ def run_note(trust: str) -> str:
         f"**Trust.** {trust}\n\n"
         "**Names.** `val/`, `test/` and `train/` are noised sums, as a deployment's operator sees "
         "them. `oracle/` is exact, not private, and exists in a simulation only. A value that is "
-        "not finite is a tag `not_finite.<name>`.\n\n"
+        "not finite is a tag `not_finite.<name>`. `val/` and `train/` at a step describe the model "
+        "that this round began with.\n\n"
         "Pictures: *Artifacts* > *figures*."
     )
 

@@ -24,6 +24,13 @@ _PRIVACY = {
 }
 
 
+_OPENINGS = {
+    "revealed": "The operator sees the model of every round.",
+    "sealed": "The opener steps; the operator holds the model as ciphertext and sees the noised "
+    "metrics alone. Any key holder can read the model (veilsum export).",
+}
+
+
 def trust_statement(config: Config) -> dict[str, str]:
     """Tags of a run: suite, opening, unit, and who must not collude with whom."""
     privacy = _PRIVACY[config.privacy.name].format(colluders=config.privacy.colluders)
@@ -32,7 +39,10 @@ def trust_statement(config: Config) -> dict[str, str]:
         "opening": config.encryption.opening,
         "privacy": config.privacy.name,
         "unit": UNIT,
-        "trust": f"{_SUITES[config.encryption.name]} {privacy}",
+        "model": _OPENINGS[config.encryption.opening],
+        "validation": "val/ and train/ at step r: the model that round r began with",
+        "trust": f"{_SUITES[config.encryption.name]} {_OPENINGS[config.encryption.opening]} "
+                 f"{privacy}",
     }
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from conf.schema import Config, InvalidConfig
 from encryption.control import ControlLayout
@@ -29,6 +33,8 @@ class Agreement:
     difference of its own (local_dp), which it multiplies by the same weight."""
     training: PrivacyPlan
     test: PrivacyPlan
+    sealed: bool
+    """Whether the update stays with the opener (``encryption.opening=sealed``)."""
 
     @classmethod
     def of(cls, config: Config) -> Agreement:
@@ -57,11 +63,31 @@ class Agreement:
             raise InvalidConfig("encryption.bits", str(error)) from None
         except PlanImpossible as error:
             raise InvalidConfig(error.key, str(error)) from None
-        return cls(parameters, partners, weights, training, test)
+        return cls(parameters, partners, weights, training, test,
+                   config.encryption.opening == "sealed")
 
     def divisor(self, partners: tuple[str, ...]) -> float:
-        """What the opened sum of these partners is divided by."""
-        return sum(self.weights[name] for name in partners)
+        """What the opened sum of these partners is divided by. The same bits in any order."""
+        return math.fsum(self.weights[name] for name in partners)
+
+    def leaving(self, kind: str, opened: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The part of an opened sum (total_size,) that may leave the opener: all, but no update
+        where the model is sealed."""
+        return opened[self._kept(kind):]
+
+    def leaving_size(self, kind: str) -> int:
+        return self.plan(kind).total_size - self._kept(kind)
+
+    def dequantise(self, kind: str, left: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """:meth:`leaving`'s integers -> region name -> sum (real units)."""
+        kept = self._kept(kind)
+        sums = self.plan(kind).dequantise(np.concatenate([np.zeros(kept, np.int64), left]))
+        return {name: total for name, total in sums.items() if not kept or name != "update"}
+
+    def _kept(self, kind: str) -> int:
+        """The update comes first in a training plan."""
+        regions = self.plan(kind).regions
+        return regions[0].size if self.sealed and regions[0].name == "update" else 0
 
     def plan(self, kind: str) -> PrivacyPlan:
         if kind not in ("train", "test"):

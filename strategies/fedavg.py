@@ -1,7 +1,8 @@
 """Encrypted federated averaging: ask, fold each reply as it arrives, have the sum opened, step.
 
-Trust: this code runs at the operator. It sees ciphertext, who answered, and the opened integers
-of the whole cohort; it holds no key and imports nothing that could.
+Trust: this code runs at the operator. It sees ciphertext, who answered, and the integers that
+leave the opener (revealed: the whole sum; sealed: the metrics' part of it, never the update or a
+model); it holds no key and imports nothing that could.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from conf.schema import StrategyConfig
 from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
-from encryption.types import Accumulator, OpenedSum, OpeningClaim, Parameters, Refused, RoundId
+from encryption.types import Accumulator, OpeningClaim, Parameters, Refused, RoundId
 from strategies import layout
 from strategies.cohort import Cohort, TooFewUpdates
 from strategies.exchange import ask, stream
-from strategies.optimiser import ServerState, step
+from strategies.global_model import GlobalModel, model_digest
 
 log = logging.getLogger("veilsum")
 Vector = NDArray[np.float64]
@@ -36,10 +36,11 @@ class OpeningFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What one round gave. ``sums``: region name -> sum over the cohort (real units)."""
+    """What one round gave. ``sums``: region name -> sum over the cohort (real units), without
+    the update where the model is sealed; they speak of the model that the round began with."""
 
     round: int
-    state: ServerState
+    model: GlobalModel
     sums: Mapping[str, Vector]
     answered: tuple[str, ...]
     refused: Mapping[str, str]
@@ -69,7 +70,7 @@ class Rules:
     layout: ControlLayout
     """Of one reply."""
     values: int
-    """Opened integers of one round."""
+    """Integers that leave the opener in one round."""
     quorum: int
     opener: str
     timeout_s: float
@@ -80,20 +81,21 @@ class Rules:
 
 
 class EncryptedFedAvg(Strategy):
-    """``Rules`` fix what is accepted; ``dequantise`` turns opened integers into sums; the mean
-    update is ``sums["update"] / divisor(answered)``, a public number, never a realised count.
-    ``on_round`` hears each report (tracking, checkpoints, evaluation)."""
+    """``Rules`` fix what is accepted; ``model`` is where the rounds begin; ``dequantise`` turns
+    opened integers into sums; the mean update is ``sums["update"] / divisor(answered)``, a public
+    number, never a realised count. ``on_round`` hears each report (tracking, checkpoints,
+    evaluation)."""
 
     def __init__(
         self,
         rules: Rules,
         cohort: Cohort,
-        config: StrategyConfig,
+        model: GlobalModel,
         dequantise: Callable[[NDArray[np.int64]], Mapping[str, Vector]],
         divisor: Callable[[tuple[str, ...]], float],
         on_round: Callable[[RoundReport], None],
     ) -> None:
-        self.rules, self.cohort, self.config = rules, cohort, config
+        self.rules, self.cohort, self.model = rules, cohort, model
         self.dequantise, self.divisor, self.on_round = dequantise, divisor, on_round
         self._fold = _Fold(make_accumulator(rules.layout))
 
@@ -112,38 +114,32 @@ class EncryptedFedAvg(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run all rounds. ``initial_arrays`` holds one flat model (d,) as ``"model"``, and so
-        does the result's. What evaluates hears ``on_round``."""
+        """Run the rounds that are left up to ``num_rounds``. ``initial_arrays`` is not read: the
+        start came with the constructor. The result holds the final model (d,) as ``"model"``, or
+        the bytes of a sealed one as ``"sealed"``. What evaluates hears ``on_round``."""
         self.summary()
-        state = ServerState.start(initial_arrays["model"].numpy().astype(np.float64))
-        while state.round < num_rounds:
-            report = self.run_round(grid, state, state.round + 1, "train")
-            state = report.state
+        while self.model.round < num_rounds:
+            report = self.run_round(grid, self.model, self.model.round + 1, "train")
+            self.model = report.model
             self.on_round(report)
         result = Result()
-        result.arrays = ArrayRecord({"model": Array(state.final)})
+        result.arrays = self.model.arrays()
         return result
 
-    def run_round(self, grid: Grid, state: ServerState, number: int, kind: str) -> RoundReport:
+    def run_round(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> RoundReport:
         """One round as the protocol says. Raises TooFewUpdates or OpeningFailed."""
         began = time.perf_counter()
         self._fold = _Fold(make_accumulator(self.rules.layout, number))
-        model = state.model if kind == "train" else state.final
-        messages = self.configure_train(
-            number, ArrayRecord({"model": Array(model)}), ConfigRecord({"kind": kind}), grid
-        )
-        self._aggregate(number, stream(grid, messages, self.rules.timeout_s))
+        self._aggregate(number, stream(grid, self._ask(model, number, kind), self.rules.timeout_s))
         fold = self._fold
         opening = time.perf_counter()
-        opened = self._open(grid, number, kind)
+        reply = self._open(grid, model, number, kind)
         open_s = time.perf_counter() - opening
-        sums = self.dequantise(opened.values)
+        sums = self.dequantise(reply.opened.values)
         answered = tuple(sorted(fold.answered))
-        if kind == "train":
-            state = step(state, sums["update"] / self.divisor(answered), self.config)
         return RoundReport(
             round=number,
-            state=state,
+            model=self._moved(model, reply, sums, answered) if kind == "train" else model,
             sums=sums,
             answered=answered,
             refused=dict(fold.refused),
@@ -157,18 +153,29 @@ class EncryptedFedAvg(Strategy):
             },
         )
 
+    def _moved(self, model: GlobalModel, reply: layout.OpenReply, sums: Mapping[str, Vector],
+               answered: tuple[str, ...]) -> GlobalModel:
+        update = sums.get("update")
+        try:
+            return model.after(reply, None if update is None else update / self.divisor(answered))
+        except Refused as error:
+            raise OpeningFailed(f"{self.rules.opener}: {error}") from None
+
+    def _ask(self, model: GlobalModel, number: int, kind: str) -> list[Message]:
+        request = layout.TrainRequest(
+            round_id=RoundId(self.rules.run, number),
+            kind=kind,
+            fingerprint=self.rules.parameters.fingerprint,
+            model=model.outgoing(kind),
+        )
+        content = layout.train_request(request)
+        return ask(dict.fromkeys(self.cohort.nodes.values(), content), layout.TRAIN, str(number))
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        request = layout.TrainRequest(
-            round_id=RoundId(self.rules.run, server_round),
-            kind=str(config["kind"]),
-            fingerprint=self.rules.parameters.fingerprint,
-            model=arrays["model"].numpy().astype(np.float64),
-        )
-        content = layout.train_request(request)
-        return ask(dict.fromkeys(self.cohort.nodes.values(), content), layout.TRAIN,
-                   str(server_round))
+        """Flower's form of the round's request; the model is this strategy's own."""
+        return self._ask(self.model, server_round, str(config["kind"]))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -234,11 +241,12 @@ class EncryptedFedAvg(Strategy):
         if len(reply.blocks) != blocks:
             raise Refused(f"it sent {len(reply.blocks)} blocks instead of {blocks}")
 
-    def _open(self, grid: Grid, number: int, kind: str) -> OpenedSum:
+    def _open(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> layout.OpenReply:
         members = tuple(sorted(self.cohort.index(partner) for partner in self._fold.answered))
         blocks = self._fold.accumulator.finish()
         claim = OpeningClaim(RoundId(self.rules.run, number), members, digest(blocks))
-        request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, blocks)
+        request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, blocks,
+                                     model_digest(model.outgoing(kind)), model.state)
         opener = self.cohort.nodes.get(self.rules.opener)
         if opener is None:
             raise OpeningFailed(f"the opener {self.rules.opener} did not join; name another one "
@@ -246,13 +254,13 @@ class EncryptedFedAvg(Strategy):
         content = {opener: layout.open_request(request)}
         for _, reply in stream(grid, ask(content, layout.OPEN, str(number)), self.rules.timeout_s):
             try:
-                opened = layout.parse_open_reply(reply, self.rules.values)
+                answer = layout.parse_open_reply(reply, self.rules.values)
             except Refused as error:
                 raise OpeningFailed(
                     f"{self.rules.opener} did not open round {number}: {error}") from None
-            if opened.partners != members:
+            if answer.opened.partners != members:
                 raise OpeningFailed(f"round {number}: the opened sum holds other partners than "
                                     "those that were folded")
-            return opened
+            return answer
         raise OpeningFailed(f"{self.rules.opener} did not answer within "
                             f"{self.rules.timeout_s:g} s; is its client running?")

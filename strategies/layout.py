@@ -1,30 +1,45 @@
-"""Messages between server and clients: the only home of wire keys.
+"""Messages between server and clients: the only home of wire keys (with :mod:`records`).
 
 Every message is a Flower ``RecordDict`` with one ConfigRecord ``"head"`` and, where it carries
-bytes, one ArrayRecord ``"body"`` of Arrays of at most :data:`CHUNK_BYTES` (Flower handles about
-5 MB an Array best). Parsers accept anything and raise :class:`encryption.types.Refused` with a
-reason that holds no data.
+arrays or bytes, ArrayRecords ``"body"`` and ``"sealed"`` (what key holders alone can read), bytes
+in Arrays of at most :data:`records.CHUNK_BYTES`. Parsers accept anything and raise
+:class:`encryption.types.Refused` with a reason that holds no data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
 from encryption.types import OpenedSum, OpeningClaim, Refused, RoundId
+from strategies.records import (
+    BODY,
+    FLOAT_STYPE,
+    INT_STYPE,
+    PROTOCOL,
+    SEALED,
+    PartnerRefused,
+    add_bytes,
+    array,
+    read_array,
+    read_bytes,
+    read_content,
+    read_digest,
+    read_head,
+    read_indexes,
+    read_round,
+    read_seconds,
+    read_text,
+    record,
+    round_fields,
+)
 
-PROTOCOL = 1
+__all__ = ["JOIN", "OPEN", "PROTOCOL", "TRAIN", "PartnerRefused"]
+
 JOIN, TRAIN, OPEN = "query.join", "train", "query.open"
-CHUNK_BYTES = 5_000_000
-MAX_BLOCKS = 100_000
-_HEAD, _BODY = "head", "body"
-_BLOCKS_STYPE, _FLOAT_STYPE, _INT_STYPE = "veilsum.blocks", "veilsum.f8", "veilsum.i8"
 
 
 @dataclass(frozen=True)
@@ -35,12 +50,14 @@ class JoinReply:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """``model``: (d,) float64, the current global model. ``kind``: "train" or "test"."""
+    """``model``: the current global model, (d,) float64; or sealed, as bytes that key holders
+    alone can read, none in the first round, whose start every party knows. ``kind``: "train" or
+    "test"."""
 
     round_id: RoundId
     kind: str
     fingerprint: str
-    model: NDArray[np.float64]
+    model: NDArray[np.float64] | bytes
 
 
 @dataclass(frozen=True)
@@ -57,72 +74,82 @@ class TrainReply:
 
 @dataclass(frozen=True)
 class OpenRequest:
+    """``model_digest``: of the model that the server sent out in this round
+    (:func:`strategies.global_model.model_digest`). ``state``: sealed: what the round began with,
+    nothing in the first round; revealed: nothing."""
+
     claim: OpeningClaim
     kind: str
     fingerprint: str
     blocks: tuple[bytes, ...]
+    model_digest: bytes
+    state: bytes = b""
 
 
-class PartnerRefused(Refused):
-    """A partner answered that it will not take part; ``reason`` is one word of its own."""
+@dataclass(frozen=True)
+class OpenReply:
+    """``opened``: the integers that leave the opener. Sealed: ``model`` and ``state`` for the
+    next round, in bytes that the server cannot read."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the partner refused: {reason}")
-        self.reason = reason
+    opened: OpenedSum
+    model: bytes = b""
+    state: bytes = b""
 
 
 # --- what is written --------------------------------------------------------------------------
 
 
 def join_request(run: str, fingerprint: str) -> RecordDict:
-    return _record({"protocol": PROTOCOL, "run": run, "fingerprint": fingerprint})
+    return record({"run": run, "fingerprint": fingerprint})
 
 
 def join_reply(reply: JoinReply) -> RecordDict:
-    return _record({"protocol": PROTOCOL, "partner": reply.partner, "key_id": reply.key_id})
+    return record({"partner": reply.partner, "key_id": reply.key_id})
 
 
 def train_request(request: TrainRequest) -> RecordDict:
-    return _record(
-        {**_round(request.round_id), "kind": request.kind, "fingerprint": request.fingerprint},
-        {"model": _array(request.model.astype("<f8"), _FLOAT_STYPE)},
-    )
+    head = {**round_fields(request.round_id), "kind": request.kind,
+            "fingerprint": request.fingerprint, "sealed": isinstance(request.model, bytes)}
+    if isinstance(request.model, bytes):
+        return add_bytes(record(head), SEALED, [request.model])
+    return record(head, {"model": array(request.model.astype("<f8"), FLOAT_STYPE)})
 
 
 def train_reply(reply: TrainReply) -> RecordDict:
     head = {
-        **_round(reply.round_id),
+        **round_fields(reply.round_id),
         "partner": reply.partner,
         "fingerprint": reply.fingerprint,
-        "lengths": [len(block) for block in reply.blocks],
         "train_s": reply.train_s,
         "encrypt_s": reply.encrypt_s,
     }
-    return _record(head, _chunks(reply.blocks))
+    return add_bytes(record(head), BODY, reply.blocks)
 
 
 def open_request(request: OpenRequest) -> RecordDict:
     head = {
-        **_round(request.claim.round_id),
+        **round_fields(request.claim.round_id),
         "kind": request.kind,
         "fingerprint": request.fingerprint,
         "partners": list(request.claim.partners),
         "digest": request.claim.digest,
-        "lengths": [len(block) for block in request.blocks],
+        "model_digest": request.model_digest,
     }
-    return _record(head, _chunks(request.blocks))
+    content = add_bytes(record(head), BODY, request.blocks)
+    return add_bytes(content, SEALED, [request.state])
 
 
-def open_reply(opened: OpenedSum) -> RecordDict:
-    return _record(
-        {"protocol": PROTOCOL, "partners": list(opened.partners)},
-        {"values": _array(opened.values.astype("<i8"), _INT_STYPE)},
+def open_reply(reply: OpenReply) -> RecordDict:
+    content = record(
+        {"partners": list(reply.opened.partners)},
+        {"values": array(reply.opened.values.astype("<i8"), INT_STYPE)},
     )
+    return add_bytes(content, SEALED, [reply.model, reply.state])
 
 
 def refusal(reason: str) -> RecordDict:
     """What a client answers instead of an exception: one word, never data."""
-    return _record({"protocol": PROTOCOL, "refused": reason})
+    return record({"refused": reason})
 
 
 # --- what is read -----------------------------------------------------------------------------
@@ -130,163 +157,62 @@ def refusal(reason: str) -> RecordDict:
 
 def parse_join_request(content: RecordDict) -> tuple[str, str]:
     """(run, fingerprint)."""
-    head = _head(content)
-    return _text(head, "run"), _text(head, "fingerprint")
+    head = read_head(content)
+    return read_text(head, "run"), read_text(head, "fingerprint")
 
 
 def parse_join_reply(message: Message) -> JoinReply:
-    head = _head(_content(message))
-    return JoinReply(partner=_text(head, "partner"), key_id=_text(head, "key_id"))
+    head = read_head(read_content(message))
+    return JoinReply(partner=read_text(head, "partner"), key_id=read_text(head, "key_id"))
 
 
 def parse_train_request(content: RecordDict) -> TrainRequest:
-    head = _head(content)
-    return TrainRequest(
-        round_id=_parse_round(head),
-        kind=_text(head, "kind"),
-        fingerprint=_text(head, "fingerprint"),
-        model=_parse_array(content, "model", _FLOAT_STYPE, "<f8").astype(np.float64),
-    )
+    head = read_head(content)
+    model: NDArray[np.float64] | bytes
+    if head.get("sealed") is True:
+        model = _one(read_bytes(content, SEALED))
+    else:
+        model = read_array(content, "model", FLOAT_STYPE, "<f8").astype(np.float64)
+    return TrainRequest(read_round(head), read_text(head, "kind"),
+                        read_text(head, "fingerprint"), model)
 
 
 def parse_train_reply(message: Message) -> TrainReply:
-    content = _content(message)
-    head = _head(content)
+    content = read_content(message)
+    head = read_head(content)
     return TrainReply(
-        round_id=_parse_round(head),
-        partner=_text(head, "partner"),
-        fingerprint=_text(head, "fingerprint"),
-        blocks=_parse_chunks(content, head),
-        train_s=_seconds(head, "train_s"),
-        encrypt_s=_seconds(head, "encrypt_s"),
+        round_id=read_round(head),
+        partner=read_text(head, "partner"),
+        fingerprint=read_text(head, "fingerprint"),
+        blocks=read_bytes(content, BODY),
+        train_s=read_seconds(head, "train_s"),
+        encrypt_s=read_seconds(head, "encrypt_s"),
     )
 
 
 def parse_open_request(content: RecordDict) -> OpenRequest:
-    head = _head(content)
-    digest = head.get("digest")
-    if not isinstance(digest, bytes) or len(digest) != 32:
-        raise Refused("the digest is not 32 bytes")
-    claim = OpeningClaim(_parse_round(head), _indexes(head, "partners"), digest)
-    return OpenRequest(claim, _text(head, "kind"), _text(head, "fingerprint"),
-                       _parse_chunks(content, head))
+    head = read_head(content)
+    claim = OpeningClaim(read_round(head), read_indexes(head, "partners"),
+                         read_digest(head, "digest"))
+    return OpenRequest(claim, read_text(head, "kind"), read_text(head, "fingerprint"),
+                       read_bytes(content, BODY), read_digest(head, "model_digest"),
+                       _one(read_bytes(content, SEALED)))
 
 
-def parse_open_reply(message: Message, size: int) -> OpenedSum:
+def parse_open_reply(message: Message, size: int) -> OpenReply:
     """Read exactly ``size`` opened integers."""
-    content = _content(message)
-    head = _head(content)
-    values = _parse_array(content, "values", _INT_STYPE, "<i8")
+    content = read_content(message)
+    head = read_head(content)
+    values = read_array(content, "values", INT_STYPE, "<i8")
     if values.shape != (size,):
         raise Refused("the opened sum has another length")
-    return OpenedSum(values.astype(np.int64), _indexes(head, "partners"))
+    parts = read_bytes(content, SEALED)
+    if len(parts) != 2:
+        raise Refused("the message does not hold a model and a state")
+    return OpenReply(OpenedSum(values.astype(np.int64), read_indexes(head, "partners")), *parts)
 
 
-# --- pieces -----------------------------------------------------------------------------------
-
-
-def _record(head: dict[str, Any], body: dict[str, Array] | None = None) -> RecordDict:
-    records: dict[str, Any] = {_HEAD: ConfigRecord({"protocol": PROTOCOL, **head})}
-    if body is not None:
-        records[_BODY] = ArrayRecord(body)
-    return RecordDict(records)
-
-
-def _round(round_id: RoundId) -> dict[str, Any]:
-    return {"run": round_id.run, "round": round_id.round}
-
-
-def _array(values: NDArray[Any], stype: str) -> Array:
-    return Array(values.dtype.str, values.shape, stype, values.tobytes())
-
-
-def _chunks(blocks: Sequence[bytes]) -> dict[str, Array]:
-    joined = b"".join(blocks)
-    parts = [joined[i : i + CHUNK_BYTES] for i in range(0, len(joined), CHUNK_BYTES)]
-    return {
-        f"{i:06d}": Array("uint8", (len(part),), _BLOCKS_STYPE, part)
-        for i, part in enumerate(parts)
-    }
-
-
-def _content(message: Message) -> RecordDict:
-    if message.has_error():
-        raise Refused(f"the client failed (Flower error {int(message.error.code)})")
-    return message.content
-
-
-def _head(content: RecordDict) -> ConfigRecord:
-    head = content.get(_HEAD)
-    if not isinstance(head, ConfigRecord):
-        raise Refused("the message has no head")
-    if head.get("protocol") != PROTOCOL:
-        raise Refused(f"the message speaks another protocol than {PROTOCOL}")
-    if "refused" in head:
-        reason = head["refused"]
-        word = isinstance(reason, str) and len(reason) < 60 and reason.isidentifier()
-        raise PartnerRefused(str(reason) if word else "Unknown")
-    return head
-
-
-def _text(head: ConfigRecord, key: str) -> str:
-    value = head.get(key)
-    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
-        raise Refused(f"the message's {key} is not a short text")
-    return value
-
-
-def _seconds(head: ConfigRecord, key: str) -> float:
-    value = head.get(key)
-    if not isinstance(value, float) or not 0 <= value < 1e6:
-        raise Refused(f"the message's {key} is not a duration")
-    return value
-
-
-def _parse_round(head: ConfigRecord) -> RoundId:
-    number = head.get("round")
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= 1_000_000:
-        raise Refused("the message's round is not a number")
-    return RoundId(_text(head, "run"), number)
-
-
-def _indexes(head: ConfigRecord, key: str) -> tuple[int, ...]:
-    value = head.get(key)
-    if not isinstance(value, list) or len(value) > 100_000:
-        raise Refused(f"the message's {key} is not a list")
-    if any(not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in value):
-        raise Refused(f"the message's {key} holds something else than indexes")
-    if any(a >= b for a, b in pairwise(value)):
-        raise Refused(f"the message's {key} is not ascending")
-    return tuple(value)
-
-
-def _body(content: RecordDict) -> ArrayRecord:
-    body = content.get(_BODY)
-    if not isinstance(body, ArrayRecord):
-        raise Refused("the message has no body")
-    return body
-
-
-def _parse_array(content: RecordDict, name: str, stype: str, dtype: str) -> NDArray[Any]:
-    array = _body(content).get(name)
-    if array is None or array.stype != stype or len(array.shape) != 1:
-        raise Refused(f"the message's {name} is missing or of another kind")
-    if len(array.data) != array.shape[0] * np.dtype(dtype).itemsize:
-        raise Refused(f"the message's {name} has another length than it says")
-    return np.frombuffer(array.data, dtype)
-
-
-def _parse_chunks(content: RecordDict, head: ConfigRecord) -> tuple[bytes, ...]:
-    lengths = head.get("lengths")
-    if not isinstance(lengths, list) or not 0 < len(lengths) <= MAX_BLOCKS:
-        raise Refused("the message's lengths are missing or too many")
-    if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in lengths):
-        raise Refused("the message's lengths are not numbers")
-    body = _body(content)
-    if any(array.stype != _BLOCKS_STYPE for array in body.values()):
-        raise Refused("the message's blocks are of another kind")
-    joined = b"".join(body[name].data for name in sorted(body))
-    if sum(lengths) != len(joined):
-        raise Refused("the message's blocks have another length than it says")
-    ends = np.cumsum(lengths).tolist()
-    return tuple(joined[end - n : end] for end, n in zip(ends, lengths, strict=True))
+def _one(parts: tuple[bytes, ...]) -> bytes:
+    if len(parts) != 1:
+        raise Refused("the message's sealed bytes are not one piece")
+    return parts[0]

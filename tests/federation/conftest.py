@@ -19,6 +19,7 @@ from encryption.types import Parameters, RoundId
 from experiments.local_grid import LocalGrid
 from strategies import layout
 from strategies.exchange import ask, stream
+from strategies.global_model import model_digest
 
 PARTNERS = ("east", "north", "west")
 CATEGORIES = ("bread", "coffee", "milk")
@@ -79,19 +80,31 @@ class Clients:
     parameters: Parameters
     nodes: Mapping[str, Mapping[str, object]]
 
+    @property
+    def start_digest(self) -> bytes:
+        """Of the model that :meth:`train` sends if nothing else is said."""
+        return model_digest(np.zeros(self.size))
+
+    @property
+    def size(self) -> int:
+        from learning.models import get_flat
+        from learning.registry import make_model
+
+        return get_flat(make_model(self.config)).size
+
     def send(self, partner: str, content: RecordDict, kind: str) -> Message:
         node = next(node for node, name in self.grid.names.items() if name == partner)
         return next(stream(self.grid, ask({node: content}, kind, "1"), 60))[1]
 
     def train(self, partner: str, number: int, *, value: float = 0.0, run: str = RUN,
               kind: str = "train", size: int | None = None) -> Message:
-        from learning.models import get_flat
-        from learning.registry import make_model
+        model = np.full(self.size if size is None else size, value)
+        return self.train_from(partner, number, model, run=run, kind=kind)
 
-        if size is None:
-            size = get_flat(make_model(self.config)).size
-        request = layout.TrainRequest(RoundId(run, number), kind, self.parameters.fingerprint,
-                                      np.full(size, value))
+    def train_from(self, partner: str, number: int, model: np.ndarray | bytes, *, run: str = RUN,
+                   kind: str = "train") -> Message:
+        request = layout.TrainRequest(
+            RoundId(run, number), kind, self.parameters.fingerprint, model)
         return self.send(partner, layout.train_request(request), layout.TRAIN)
 
 

@@ -96,12 +96,13 @@ def _sum(federation, number: int = 1):  # type: ignore[no-untyped-def]
 
 def _open(federation, partner: str, blocks, members, run: str = RUN):  # type: ignore[no-untyped-def]
     claim = OpeningClaim(RoundId(run, 1), members, digest(blocks))
-    request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks)
+    request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks,
+                                 federation.start_digest)
     return federation.send(partner, layout.open_request(request), layout.OPEN)
 
 
 def _opened(message, plan: ControlLayout) -> np.ndarray:  # type: ignore[no-untyped-def]
-    return parse_open_reply(message, plan.values).values
+    return parse_open_reply(message, plan.values).opened.values
 
 
 def test_only_the_named_opener_opens_and_only_the_same_sum_again(configure, clients) -> None:  # type: ignore[no-untyped-def]
@@ -164,7 +165,8 @@ def test_noise_of_one_configuration_is_not_opened_under_another(configure, clien
             accumulator.fold(parse_train_reply(federation.train(partner, 1)).blocks)
         blocks = accumulator.finish()
         claim = OpeningClaim(RoundId(RUN, 1), (0, 1), digest(blocks))
-        request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks)
+        request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks,
+                                     federation.start_digest)
         opener = Session.start(to_json(weaker), Site.from_node_config(federation.nodes["east"]))
         with pytest.raises(OpeningRefused, match="tag"):
             opener.open_sum(request)

@@ -134,7 +134,8 @@ def _messages() -> list[tuple[str, Callable, Callable]]:
                        messages.parse_join_reply),
         "train reply": (partial(messages.train_reply, messages.TrainReply(
             ROUND, "north", "ff", blocks, 0.5, 0.25)), messages.parse_train_reply),
-        "open reply": (partial(messages.open_reply, OpenedSum(np.arange(50), (0, 2))),
+        "open reply": (partial(messages.open_reply, messages.OpenReply(
+            OpenedSum(np.arange(50), (0, 2)), b"model" * 9, b"state" * 20)),
                        lambda message: messages.parse_open_reply(message, 50)),
     }
     requests = {
@@ -142,8 +143,10 @@ def _messages() -> list[tuple[str, Callable, Callable]]:
                          messages.parse_join_request),
         "train request": (partial(messages.train_request, messages.TrainRequest(
             ROUND, "train", "ff", np.linspace(0, 1, 40))), messages.parse_train_request),
+        "sealed train request": (partial(messages.train_request, messages.TrainRequest(
+            ROUND, "train", "ff", b"sealed" * 40)), messages.parse_train_request),
         "open request": (partial(messages.open_request, messages.OpenRequest(
-            claim, "train", "ff", blocks)), messages.parse_open_request),
+            claim, "train", "ff", blocks, b"m" * 32, b"state" * 20)), messages.parse_open_request),
     }
     def of_reply(parse: Callable) -> Callable:
         return lambda content: parse(SimpleNamespace(content=content, has_error=lambda: False))

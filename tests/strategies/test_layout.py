@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from encryption.types import OpenedSum, OpeningClaim, Refused, RoundId
 from strategies import layout
+from strategies.records import CHUNK_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_large_replies_travel_in_chunks() -> None:
     blocks = tuple(bytes([i]) * 4_000_000 for i in range(4))
     content = layout.train_reply(layout.TrainReply(RoundId("ab", 1), "n", "f", blocks, 0.0, 0.0))
     sizes = [len(array.data) for array in content["body"].values()]
-    assert max(sizes) <= layout.CHUNK_BYTES and len(sizes) == 4
+    assert max(sizes) <= CHUNK_BYTES and len(sizes) == 4
     assert layout.parse_train_reply(_reply(content)).blocks == blocks
 
 
@@ -51,14 +52,23 @@ def test_train_request_round_trip() -> None:
 
 def test_open_round_trip() -> None:
     claim = OpeningClaim(RoundId("ab", 2), (0, 2), b"d" * 32)
-    request = layout.OpenRequest(claim, "train", "ff", BLOCKS)
+    request = layout.OpenRequest(claim, "train", "ff", BLOCKS, b"m" * 32, b"state")
     assert layout.parse_open_request(layout.open_request(request)) == request
     opened = OpenedSum(np.array([-5, 2**40]), (0, 2))
-    parsed = layout.parse_open_reply(_reply(layout.open_reply(opened)), 2)
-    np.testing.assert_array_equal(parsed.values, opened.values)
-    assert parsed.partners == (0, 2)
+    reply = layout.OpenReply(opened, b"model", b"state")
+    parsed = layout.parse_open_reply(_reply(layout.open_reply(reply)), 2)
+    np.testing.assert_array_equal(parsed.opened.values, opened.values)
+    assert (parsed.opened.partners, parsed.model, parsed.state) == ((0, 2), b"model", b"state")
     with pytest.raises(Refused, match="another length"):
-        layout.parse_open_reply(_reply(layout.open_reply(opened)), 3)
+        layout.parse_open_reply(_reply(layout.open_reply(reply)), 3)
+
+
+@pytest.mark.parametrize("model", [b"", b"x" * 7, b"x" * (CHUNK_BYTES + 1)])
+def test_a_sealed_model_travels_as_it_is(model: bytes) -> None:
+    request = layout.TrainRequest(RoundId("ab", 2), "train", "ff", model)
+    content = layout.train_request(request)
+    assert layout.parse_train_request(content) == request
+    assert all(len(array.data) <= CHUNK_BYTES for array in content["sealed"].values())
 
 
 def test_a_refusal_carries_one_word() -> None:
@@ -85,14 +95,15 @@ VALUES = st.one_of(
 
 @settings(max_examples=500, deadline=None, 
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from(["protocol", "run", "round", "partner", "fingerprint", "lengths",
-                            "train_s", "refused", "kind", "partners", "digest"]), value=VALUES,
-       drop=st.booleans())
+@given(key=st.sampled_from(["protocol", "run", "round", "partner", "fingerprint", "body_lengths",
+                            "sealed_lengths", "model_digest", "train_s", "refused",
+                            "kind", "partners", "digest"]), value=VALUES, drop=st.booleans())
 def test_mutated_heads_raise_only_refused(key: str, value: Any, drop: bool) -> None:
     claim = OpeningClaim(RoundId("ab", 2), (0, 2), b"d" * 32)
     contents = {
         "train": layout.train_reply(REPLY),
-        "open": layout.open_request(layout.OpenRequest(claim, "train", "ff", BLOCKS)),
+        "open": layout.open_request(
+            layout.OpenRequest(claim, "train", "ff", BLOCKS, b"m" * 32, b"state")),
     }
     for name, content in contents.items():
         head = content["head"]

@@ -1,0 +1,136 @@
+"""Sealed models of one run, at a key holder: what partners read, and what the opener writes.
+
+Content of a sealed model: length of the description (4, little-endian), the description (JSON, so
+that an export needs nothing else), the parameters as float32, which is what training uses. Content
+of a sealed state: round (4), averaged rounds (4), which of the vectors below are there (a byte, a
+bit each), then those that are, as float64: model, velocity, mean.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema import Config
+from encryption.types import OpenedSum, Refused
+from keyholder.keys import SharedKey
+from keyholder.vault import Kind, Vault, run_hash
+from learning.models import get_flat
+from learning.registry import make_model, make_task
+from strategies.agreement import Agreement
+from strategies.global_model import model_digest
+from strategies.layout import OpenReply, OpenRequest
+from strategies.optimiser import ServerState, step
+
+Vector = NDArray[np.float64]
+_STATE = struct.Struct("<IIB")
+_LENGTH = struct.Struct("<I")
+_VECTORS = ("model", "velocity", "mean")
+
+
+@dataclass(frozen=True)
+class SealedRun:
+    """``vault`` is bound to the run, whose name commits to ``config``."""
+
+    config: Config
+    agreement: Agreement
+    vault: Vault
+
+    @classmethod
+    def of(cls, config: Config, agreement: Agreement, key: SharedKey, run: str) -> SealedRun:
+        return cls(config, agreement, Vault(key, run_hash(run)))
+
+    def model(self, number: int, sealed: bytes) -> Vector:
+        """The model (d,) that round ``number`` begins with. Raises SealBroken: for an older one
+        too, so that nobody trains a second time from a model that the run has left behind."""
+        if number == 1:
+            return self._start(sealed).model
+        return unpack_model(self.vault.open(Kind.MODEL, number, sealed)[1]).vector
+
+    def state(self, request: OpenRequest) -> ServerState:
+        """What the opener steps from. Raises Refused unless it is this run's and round's, and
+        belongs to the model that the request says the partners were sent."""
+        number = request.claim.round_id.round
+        if number == 1:
+            if request.model_digest != model_digest(b""):
+                raise Refused("the first round begins with the public start")
+            return self._start(request.state)
+        header, content = self.vault.open(Kind.STATE, number, request.state)
+        if header.link != request.model_digest:
+            raise Refused("the state belongs to another model than the partners were sent")
+        return _unpack_state(content)
+
+    def answer(self, request: OpenRequest, opened: OpenedSum, state: ServerState) -> OpenReply:
+        """What leaves the opener: the metrics' integers, and the next model and state, sealed."""
+        left = OpenedSum(self.agreement.leaving(request.kind, opened.values), opened.partners)
+        if request.kind != "train":
+            return OpenReply(left)
+        names = tuple(self.agreement.partners[index] for index in opened.partners)
+        update = self.agreement.plan("train").dequantise(opened.values)["update"]
+        moved = step(state, update / self.agreement.divisor(names), self.config.strategy)
+        last = moved.round == self.config.strategy.rounds
+        content = pack_model(_description(self.config), moved.final if last else moved.model)
+        number = moved.round + 1
+        model = self.vault.seal(Kind.MODEL, number, request.claim.digest, content)
+        return OpenReply(left, model, self.vault.seal(
+            Kind.STATE, number, model_digest(model), _pack_state(moved)))
+
+    def _start(self, sealed: bytes) -> ServerState:
+        if sealed:
+            raise Refused("the first round begins with the public start")
+        return ServerState.start(get_flat(make_model(self.config)))
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """A sealed model, opened. description: task, model, input shape, parameters' names and
+    shapes, rounds planned."""
+
+    description: Mapping[str, object]
+    vector: Vector
+
+
+def pack_model(description: Mapping[str, object], vector: Vector) -> bytes:
+    text = json.dumps(description, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(text)) + text + vector.astype("<f4").tobytes()
+
+
+def unpack_model(content: bytes) -> ModelContent:
+    """Inverse of :func:`pack_model`, for bytes that a key holder wrote."""
+    (length,) = _LENGTH.unpack_from(content)
+    start = _LENGTH.size + length
+    vector = np.frombuffer(content, "<f4", offset=start).astype(np.float64)
+    return ModelContent(json.loads(content[_LENGTH.size : start]), vector)
+
+
+def _description(config: Config) -> dict[str, object]:
+    parameters = make_model(config).named_parameters()
+    return {
+        "task": config.task.name,
+        "model": asdict(config.model),
+        "shape": asdict(make_task(config).shape),
+        "parameters": [[name, list(value.shape)] for name, value in parameters],
+        "rounds": config.strategy.rounds,
+    }
+
+
+def _pack_state(state: ServerState) -> bytes:
+    vectors = [getattr(state, name) for name in _VECTORS]
+    there = sum(bool(vector.any()) << i for i, vector in enumerate(vectors))
+    return _STATE.pack(state.round, state.averaged, there | 1) + b"".join(
+        vector.astype("<f8").tobytes()
+        for i, vector in enumerate(vectors) if (there | 1) >> i & 1)
+
+
+def _unpack_state(content: bytes) -> ServerState:
+    number, averaged, there = _STATE.unpack_from(content)
+    values = np.frombuffer(content, "<f8", offset=_STATE.size).reshape(there.bit_count(), -1)
+    rows = iter(values.astype(np.float64))
+    vectors = {name: next(rows) if there >> i & 1 else np.zeros(values.shape[1])
+               for i, name in enumerate(_VECTORS)}
+    return ServerState(round=number, averaged=averaged, **vectors)

@@ -1,0 +1,75 @@
+"""What a run writes down as it goes: each round at its step, and what its end needs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from conf.schema import Config
+from server.oracle import Oracle
+from server.progress import Progress
+from server.released import ReleasedMetrics, noise_stds
+from server.tracking import RunTracker
+from server.tracking_names import slug
+from strategies.agreement import Agreement
+from strategies.fedavg import RoundReport
+from strategies.global_model import GlobalModel, RevealedModel
+
+
+@dataclass
+class Recording:
+    """What the rounds leave behind for the end of the run."""
+
+    config: Config
+    agreement: Agreement
+    tracker: RunTracker
+    progress: Progress
+    oracle: Oracle | None
+    released: ReleasedMetrics
+    model: GlobalModel
+    warning: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    upload_bytes: float = 0.0
+
+    @property
+    def parameters(self) -> int:
+        return self.agreement.training.region("update").size
+
+    def on_round(self, report: RoundReport) -> None:
+        """Log one round at its step: what is released, what it cost, what an oracle sees."""
+        began = time.perf_counter()
+        sent, self.model = self.model.outgoing("train"), report.model
+        metrics = {
+            **self._released(report),
+            "encryption/upload_bytes_per_parameter": report.upload_bytes / self.parameters,
+            "encryption/download_bytes_per_parameter":
+                (len(sent) if isinstance(sent, bytes) else sent.nbytes) / self.parameters,
+            "cohort/answered": float(len(report.answered)),
+            "cohort/refused": float(len(report.refused)),
+        }
+        if self.oracle is not None and isinstance(report.model, RevealedModel):
+            metrics |= self.oracle.validate(report.model.server.model)
+        metrics |= {f"time/{name}_s": value for name, value in report.seconds.items()}
+        metrics["time/evaluate_s"] = time.perf_counter() - began
+        self.upload_bytes = report.upload_bytes
+        self.history.append(metrics)
+        self.tracker.log_round(report.round, metrics)
+        for partner, reason in report.refused.items():
+            self.tracker.tag(f"refused.{slug(partner)}.round_{report.round}", reason)
+        self.progress.round(report.round, metrics)
+
+    def _released(self, report: RoundReport) -> dict[str, float]:
+        """``val/...`` and ``train/loss`` describe the model that the round began with: they were
+        summed by those who had that model, and are opened with the update that moves it."""
+        plan = self.agreement.training
+        divisor = sum(self.config.federation.customers[partner] for partner in report.answered)
+        stds = noise_stds(plan, len(report.answered))
+        return {
+            **self.released.after_round(report.sums, divisor, stds["metric"]),
+            "privacy/epsilon": plan.epsilon(report.round),
+            "privacy/epsilon_if_key_leaks": plan.epsilon_if_key_leaks(report.round),
+        }
+
+    def column(self, name: str) -> list[float] | None:
+        """A metric over the rounds, None where it was not computed."""
+        return [row[name] for row in self.history] if name in self.history[0] else None

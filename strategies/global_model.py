@@ -1,0 +1,95 @@
+"""The model between rounds, as the operator holds it: in the clear, or as bytes it cannot read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from numpy.typing import NDArray
+
+from conf.schema import StrategyConfig
+from encryption.types import Refused
+from strategies.layout import OpenReply
+from strategies.optimiser import ServerState, step
+
+Vector = NDArray[np.float64]
+
+
+def model_digest(model: Vector | bytes) -> bytes:
+    """SHA-256 that stands for a model as it was sent: tags commit to it, so that a sum opens only
+    if every partner in it trained from the same bytes."""
+    clear = not isinstance(model, bytes)
+    state = hashlib.sha256(b"veilsum model 1\0" + bytes([clear]))
+    state.update(np.ascontiguousarray(model, "<f8").tobytes() if clear else model)
+    return state.digest()
+
+
+class GlobalModel(Protocol):
+    @property
+    def round(self) -> int:
+        """Rounds that this model has been through."""
+
+    def outgoing(self, kind: str) -> Vector | bytes:
+        """What partners get: to train from, or ("test") the final model."""
+
+    @property
+    def state(self) -> bytes:
+        """What the opener needs to step."""
+
+    def after(self, reply: OpenReply, mean_update: Vector | None) -> Self:
+        """The model after one more round. Raises Refused on a reply that holds no such model."""
+
+    def arrays(self) -> ArrayRecord:
+        """The final model as Flower's strategies return it."""
+
+
+@dataclass(frozen=True)
+class RevealedModel:
+    """The operator steps, and sees every model."""
+
+    server: ServerState
+    config: StrategyConfig
+
+    @property
+    def round(self) -> int:
+        return self.server.round
+
+    def outgoing(self, kind: str) -> Vector:
+        return self.server.model if kind == "train" else self.server.final
+
+    @property
+    def state(self) -> bytes:
+        return b""
+
+    def after(self, reply: OpenReply, mean_update: Vector | None) -> RevealedModel:
+        if mean_update is None or reply.model or reply.state:
+            raise Refused("the opener kept the update to itself, but the run reveals it")
+        return RevealedModel(step(self.server, mean_update, self.config), self.config)
+
+    def arrays(self) -> ArrayRecord:
+        return ArrayRecord({"model": Array(self.server.final)})
+
+
+@dataclass(frozen=True)
+class SealedModel:
+    """The opener steps; the operator keeps and forwards ``model`` and ``state``. Both are empty
+    before the first round, because all parties know the public start."""
+
+    round: int = 0
+    model: bytes = b""
+    state: bytes = b""
+
+    def outgoing(self, kind: str) -> bytes:
+        return self.model
+
+    def after(self, reply: OpenReply, mean_update: Vector | None) -> SealedModel:
+        if mean_update is not None or not (reply.model and reply.state):
+            raise Refused("the opener sent no sealed model")
+        return SealedModel(self.round + 1, reply.model, reply.state)
+
+    def arrays(self) -> ArrayRecord:
+        data = np.frombuffer(self.model, np.uint8)
+        return ArrayRecord({"sealed": Array("uint8", data.shape, "veilsum.sealed", self.model)})
