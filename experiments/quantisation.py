@@ -33,7 +33,7 @@ SETTINGS = tuple(
     Setting(label, overrides, bits)
     for label, overrides, widths in (
         ("no differential privacy", ("privacy=none",), (None, 16, 12, 10, 8)),
-        ("noise shares, ε=3", ("privacy.epsilon=3",), (None, 16, 13)))
+        ("noise shares, ε=3", ("privacy.epsilon=3",), (None, 20, 16)))
     for bits in widths)
 
 
