@@ -53,10 +53,15 @@ class TaskConfig:
     """A category is asked about only if the customer bought it in the history, but not in these
     last days of it. 0: every category of the history."""
     horizon_days: int = 14
+    horizons: int = 1
+    """So many horizons, one after the other, last validation and test each."""
     train_snapshots: list[str] = field(default_factory=list)
     """ISO dates at whose midnight a training example is cut: history before, label after."""
     validation_snapshot: str = ""
     test_snapshot: str = ""
+    calendars: dict[str, str] = field(default_factory=dict)
+    """retail_cross: partner -> first and last day of its purchases, 2000-11-01/2001-02-28; its
+    snapshots are counted back from the last day. Empty: as the data has them."""
     holdout_fraction: float = 0.2
     """Share of customers kept out of training; a keyed hash of the customer decides."""
     holdout_partners: list[str] = field(default_factory=list)
@@ -79,9 +84,12 @@ class TaskConfig:
     """Utilities only: and just these last days of their training time."""
 
     def validate(self) -> None:
-        _one_of(self.name, "task", ("retail_repeat", "utility_load"))
+        _one_of(self.name, "task", ("retail_repeat", "retail_cross", "retail_demand",
+                                     "utility_load"))
         _positive(self.history_days, "task.history_days")
         _positive(self.horizon_days, "task.horizon_days")
+        _require(1 <= self.horizons <= 13, "task.horizons",
+                 f"must lie in 1..13, got {self.horizons}")
         _require(self.top_categories >= 0, "task.top_categories", "must not be negative")
         _require(0 <= self.quiet_days < self.history_days, "task.quiet_days",
                  f"must lie between 0 and history_days - 1, got {self.quiet_days}")

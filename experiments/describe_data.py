@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from conf.schema import Config
 
-_OWN = ("path", "newcomer_partner", "newcomer_customers", "newcomer_days", "simulated_homes")
+_OWN = ("path", "calendars", "newcomer_partner", "newcomer_customers", "newcomer_days",
+        "simulated_homes")
 """Settings of a task that are nobody else's business, or a simulation's."""
 _CARD = "veilsum data card 1"
 _EPILOG = """\

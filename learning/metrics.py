@@ -43,9 +43,10 @@ class Metric(Protocol):
         """(n, e, o) scores -> (n, size), a row a customer that depends on it alone. Scores need
         not be finite. Callers clip each row to ``clip``."""
 
-    def released(self, total: Vector) -> float:
-        """The metric from a sum of statistics (size,), possibly noised; any multiple of the sum
-        gives the same. NaN where noise has left nothing to divide by."""
+    def released(self, total: Vector, noise_std: float = 0.0) -> float:
+        """The metric from a sum of statistics (size,), possibly noised, with noise of
+        ``noise_std`` in each number; any multiple of both gives the same. NaN where noise has
+        left nothing to divide by."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class MeanAbsoluteError:
         known = counts > 0
         return np.stack([np.minimum(means, self.bound) * known, self.bound / 2 * known], axis=1)
 
-    def released(self, total: Vector) -> float:
+    def released(self, total: Vector, noise_std: float = 0.0) -> float:
         return _ratio(float(total[0]), float(total[1])) * self.bound / 2
 
 

@@ -12,12 +12,15 @@ from torch import nn
 
 from conf.schema import Config, TaskConfig
 from learning.models import build_model
+from learning.retail_cross import RetailCross
+from learning.retail_demand import RetailDemand
 from learning.retail_repeat import RetailRepeat
 from learning.task import PartnerData, Task
 from learning.utility_load import UtilityLoad
 
 TASKS: Mapping[str, type[Task]] = {
-    "retail_repeat": RetailRepeat, "utility_load": UtilityLoad}
+    "retail_repeat": RetailRepeat, "retail_cross": RetailCross, "retail_demand": RetailDemand,
+    "utility_load": UtilityLoad}
 
 
 def make_task(config: Config) -> Task:

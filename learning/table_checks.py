@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 
 import polars as pl
 
-from conf.schema import TaskConfig
+from conf.schema import InvalidConfig, TaskConfig
+from learning import partner_calendars
 from learning.tables import (
     OPTIONAL,
     REQUIRED,
@@ -47,6 +49,12 @@ def check(config: TaskConfig) -> Checked:
         return Checked(tuple(found))
     counts = canonical(table).group_by("partner").agg(
         pl.col("customer").n_unique(), pl.len()).sort("partner")
+    if config.name == "retail_cross":
+        config = partner_calendars.of_table(config)
+        tests = (f"{partner} {partner_calendars.of_partner(config, partner).test_snapshot}"
+                 for partner in sorted(config.calendars))
+        return Checked(tuple(found), tuple(counts.iter_rows()), "purchases",
+                       f"Test snapshots: {', '.join(tests)}.")
     config = prepare_task(config)
     return Checked(
         tuple(found), tuple(counts.iter_rows()), "purchases",
@@ -75,8 +83,26 @@ def check_partners(table: Table, config: TaskConfig) -> list[Finding]:
     if not len(rows):
         return [Finding("error", "", "no row is complete and has a quantity above 0",
                         "fix the rows")]
+    if config.name == "retail_cross":
+        return _own_calendars(rows, config)
     config = prepare_task(config)
     return [*_categories(rows, config), *_calendar(rows, config), *_customers(rows, config)]
+
+
+def _own_calendars(rows: pl.DataFrame, config: TaskConfig) -> list[Finding]:
+    """Each partner under its own calendar; no vocabulary."""
+    config, found = partner_calendars.of_table(config), list(_federation(rows))
+    for (partner,), own in sorted(rows.partition_by("partner", as_dict=True).items()):
+        try:
+            calendar = partner_calendars.of_partner(config, partner)
+        except InvalidConfig as error:
+            found.append(Finding("error", "time", f"{partner!r}: {error.reason}",
+                                 "or leave the partner out", key=error.key))
+            continue
+        found += [replace(finding, text=f"{partner!r}: {finding.text}")
+                  for finding in _calendar(own, calendar)]
+        found += _enough(own, calendar)
+    return found
 
 
 def _cells(table: Table) -> Iterator[Finding]:
@@ -152,7 +178,7 @@ def _calendar(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
     begin, end = _span(config)
     if first > begin:
         days = (last - first).days + 1
-        needed = config.history_days + 3 * config.horizon_days
+        needed = config.history_days + 3 * config.horizons * config.horizon_days
         cure = (f"the table spans {days} days and {needed} are needed: shorten "
                 "task.history_days or task.horizon_days") if days < needed else (
                     "set task.train_snapshots later")
@@ -170,11 +196,25 @@ def _calendar(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
 
 
 def _customers(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
+    yield from _federation(rows)
+    yield from _enough(rows, config)
+    shared = rows.select("partner", "customer").unique()["customer"].is_duplicated().sum()
+    if shared:
+        yield Finding("warning", "customer", "some names occur at several partners",
+                      "they count as different customers, each protected by itself")
+
+
+def _federation(rows: pl.DataFrame) -> Iterator[Finding]:
+    names = rows["partner"].unique()
+    if len(names) < 2:
+        yield Finding("error", "partner", f"there is only one partner, {names[0]!r}",
+                      "a federation needs at least 2 (3 with privacy=noise_shares)")
+
+
+def _enough(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
+    """Customers of each partner within the calendar."""
     begin, end = _span(config)
     counts = dict.fromkeys(sorted(rows["partner"].unique()), 0)
-    if len(counts) < 2:
-        yield Finding("error", "partner", f"there is only one partner, {next(iter(counts))!r}",
-                      "a federation needs at least 2 (3 with privacy=noise_shares)")
     inside = rows.filter(pl.col("time").dt.date().is_between(begin, end, closed="left"))
     counts.update(inside.group_by("partner").agg(pl.col("customer").n_unique()).iter_rows())
     for partner, count in counts.items():
@@ -186,17 +226,14 @@ def _customers(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
         elif count < FEW_CUSTOMERS:
             yield Finding("warning", "partner", f"{partner!r} has only {count} customers",
                           "its own row of the results will be uncertain")
-    shared = rows.select("partner", "customer").unique()["customer"].is_duplicated().sum()
-    if shared:
-        yield Finding("warning", "customer", "some names occur at several partners",
-                      "they count as different customers, each protected by itself")
 
 
 def _span(config: TaskConfig) -> tuple[date, date]:
     """First day of the earliest history, and the day after the last label."""
     begin = min(iso_day("task.train_snapshots", day) for day in config.train_snapshots)
     end = iso_day("task.test_snapshot", config.test_snapshot)
-    return begin - timedelta(days=config.history_days), end + timedelta(days=config.horizon_days)
+    period = timedelta(days=config.horizon_days * config.horizons)
+    return begin - timedelta(days=config.history_days), end + period
 
 
 def _rows(table: Table, bad: pl.Series, severity: str, column: str, text: str,

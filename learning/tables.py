@@ -146,15 +146,17 @@ def prepare_task(config: TaskConfig) -> TaskConfig:
 def with_calendar(config: TaskConfig, last_day: date, first_day: date | None = None) -> TaskConfig:
     """Fill in the snapshots that ``config`` leaves empty, counted back from the last day.
 
-    The test snapshot leaves exactly one horizon of days for its labels; validation lies one
-    horizon earlier; up to TRAIN_SNAPSHOTS training snapshots follow, each one horizon earlier,
+    The test snapshot leaves exactly ``horizons`` horizons of days for labels; validation lies as
+    much earlier; up to TRAIN_SNAPSHOTS training snapshots begin as much before that (a model is
+    then nearly as old in validation as it will be in the test), each one horizon before the next,
     as long as a whole history lies before them (at least one is kept).
     """
     step = timedelta(days=config.horizon_days)
-    test = config.test_snapshot or (last_day + timedelta(days=1) - step).isoformat()
+    period = step * config.horizons
+    test = config.test_snapshot or (last_day + timedelta(days=1) - period).isoformat()
     validation = config.validation_snapshot or (iso_day("task.test_snapshot", test)
-                                                - step).isoformat()
-    newest = iso_day("task.validation_snapshot", validation) - step
+                                                - period).isoformat()
+    newest = iso_day("task.validation_snapshot", validation) - period
     earliest = newest if first_day is None else first_day + timedelta(days=config.history_days)
     train = config.train_snapshots or [
         (newest - back * step).isoformat() for back in reversed(range(TRAIN_SNAPSHOTS))

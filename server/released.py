@@ -66,8 +66,9 @@ class ReleasedMetrics:
         added once more (parametric bootstrap; its draws are fixed, they protect nobody). Both
         NaN where noise has left nothing to divide by."""
         again = np.random.default_rng(0).normal(0.0, noise_std, (_DRAWS, total.size))
-        value = self._metric.released(total)
-        spread = np.array([self._metric.released(total + noise) for noise in again])
+        value = self._metric.released(total, noise_std)
+        spread = np.array([self._metric.released(total + noise, math.sqrt(2) * noise_std)
+                           for noise in again])
         spread = spread[np.isfinite(spread)]
         known = math.isfinite(value) and spread.size > 1
         name = f"{split}/{self._metric.name}{ending}"

@@ -1,0 +1,106 @@
+"""How much of each category will a retailer's customers want next week?
+
+A question of supply: what counts is the total of a category and week, over all customers of a
+partner. It is answered from below: a model predicts every customer's units in every category, and
+the predictions are added up. Training on totals instead would have a handful of examples, and
+each would be made of all customers: there would be no customer's gradient to clip. This way the
+unit of privacy stays the customer. Its examples are its weeks, its loss and gradient come from
+its own purchases alone, and one clipped gradient a round is all that it contributes; so the
+accounting of the other tasks holds unchanged. The metric is the WAPE of the totals
+(learning.totals): a week of one customer is mostly chance, and a median of mostly zeros would win
+a comparison customer by customer while leaving every shelf empty.
+
+The naive rule is the mean of the last eight weeks; models learn what it leaves open
+(learning.task.Customers), by squared errors, because sums call for means. (No error of a target
+and a mean is larger than the loss's bend.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.schema import InvalidConfig, TaskConfig
+from learning import retail, tables
+from learning.features import Events
+from learning.losses import Huber
+from learning.partner_file import read_events
+from learning.retail import day_number
+from learning.retail_demand_features import BOUND, HABITS, MOST_UNITS, WEEKS, week_at
+from learning.site_table import scan_partner
+from learning.task import Customers, InputShape, PartnerData
+from learning.totals import TotalsError
+
+WEEK_DAYS = 7
+BOUND_UNITS = 20.0
+"""Public bound on one customer's statistics in a released metric (learning.totals)."""
+
+
+class RetailDemand:
+    """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
+
+    loss = Huber(bend=MOST_UNITS, clip=1.0)
+    weight_decay: Mapping[str, float] = MappingProxyType({})
+    feature_bound = BOUND
+    feature_names = HABITS
+    naive_rule = "mean of the last eight weeks"
+    prepare = staticmethod(tables.prepare_task)
+
+    def __init__(self, config: TaskConfig, seed: int) -> None:
+        for key, value, must in (("history_days", config.history_days, WEEKS * WEEK_DAYS),
+                                 ("horizon_days", config.horizon_days, WEEK_DAYS)):
+            if value != must:
+                raise InvalidConfig(f"task.{key}", f"must be {must} in task=retail_demand")
+        self.name = config.name
+        self._config = retail.with_vocabulary(config)
+        self._seed = seed
+        categories = self._config.categories
+        self.shape = InputShape(outputs=len(categories), per_output=len(HABITS))
+        self.metric = TotalsError(config.horizons, len(categories), BOUND_UNITS)
+
+    def split_by_partner(self, folder: Path) -> dict[str, Path]:
+        """Partner -> its file of canonical events. Raises TableError."""
+        return retail.split_by_partner(self._config, retail.COMPLETE_JOURNEY, folder)
+
+    def load(self, path: Path) -> PartnerData:
+        """Arrays of one partner from its file of events. Raises TableError."""
+        partner, frame = scan_partner(path)
+        events = read_events(frame, self._config.categories)
+        training, out = retail.divided(events.names, partner, self._config, self._seed)
+        at = partial(_customers, events, len(self._config.categories))
+        validation, test = (self._weeks(day) for day in (
+            self._config.validation_snapshot, self._config.test_snapshot))
+        return PartnerData(
+            train=at([day_number(day) for day in self._config.train_snapshots], training),
+            validation=at(validation, training),
+            test=at(test, ~out),
+            heldout=at(test, out),
+        )
+
+    def describe(self) -> dict[str, object]:
+        """Where the data comes from, without data: name, source, digest, partners, features."""
+        return retail.describe(self._config, retail.COMPLETE_JOURNEY, self.feature_names)
+
+    def _weeks(self, first: str) -> list[int]:
+        start = day_number(first)
+        return [start + week * WEEK_DAYS for week in range(self._config.horizons)]
+
+
+def _customers(events: Events, categories: int, days: Sequence[int],
+               wanted: NDArray[np.bool_]) -> Customers:
+    """A row for each ``wanted`` (n,) customer with any event in the eight weeks before the first
+    of ``days``: an example a week, every week. New customers' demand is nobody's habit yet."""
+    weeks = [week_at(events, day, categories) for day in days]
+    rows = np.flatnonzero(weeks[0].present & wanted)
+
+    def stacked(part: str) -> NDArray[np.float32]:
+        return np.stack([getattr(week, part)[rows] for week in weeks], axis=1)
+
+    shape = (len(rows), len(weeks))
+    return Customers(stacked("features").reshape(*shape, -1), stacked("units"),
+                     np.ones(shape, np.bool_), stacked("mean_units"), np.ones(shape, np.float32))

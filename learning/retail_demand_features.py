@@ -1,0 +1,75 @@
+"""One customer's weeks: how many units of each category it buys, and what the weeks before say.
+
+Every constant is public. A feature reads only days before the week, and whatever a table holds,
+it lies in [-BOUND, BOUND].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learning.features import Events
+
+WEEKS = 8
+MOST_UNITS = 8.0
+"""Units of a category that count for one customer in one week; the rest is left out on both
+sides, of what is predicted and of what comes true."""
+BOUND = 4.0
+SPREAD = 5.0
+"""Brings a habit's typical values to about 1."""
+
+HABITS = ("mean × visits last week", "mean × visits in 2 weeks", "mean × visits in 4 weeks")
+
+
+@dataclass(frozen=True)
+class Week:
+    """All customers in the seven days from one on.
+
+    features: (n, c, f) float32; units, mean_units: (n, c) float32, what is bought, and the mean
+    of the weeks before; present: (n,) bool, any event in the weeks before.
+    """
+
+    features: NDArray[np.float32]
+    units: NDArray[np.float32]
+    mean_units: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+
+def week_at(events: Events, day: int, categories: int) -> Week:
+    """The week that begins with ``day``, after WEEKS others."""
+    past = np.stack([_units(events, day - 7 * back, categories) for back in range(WEEKS, 0, -1)])
+    visits = np.stack([_visited(events, day - 7 * back) for back in range(WEEKS, 0, -1)])
+    return Week(_features(past, visits), _units(events, day, categories), past.mean(0),
+                visits.any(0))
+
+
+def _units(events: Events, day: int, categories: int) -> NDArray[np.float32]:
+    """(n, c) units of the seven days from ``day`` on, 0 to MOST_UNITS."""
+    week = events.between(day, day + 7)
+    known = week.category >= 0
+    index = week.customer[known] * categories + week.category[known]
+    units = np.bincount(index, np.nan_to_num(week.quantity[known], posinf=0.0),
+                        minlength=len(events.names) * categories)
+    return np.clip(units, 0, MOST_UNITS).reshape(-1, categories).astype(np.float32)
+
+
+def _visited(events: Events, day: int) -> NDArray[np.bool_]:
+    """(n,) any event in the seven days from ``day`` on."""
+    week = events.between(day, day + 7)
+    return np.bincount(week.customer, minlength=len(events.names)) > 0
+
+
+def _features(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(WEEKS, n, c), (WEEKS, n) -> (n, c, f): the customer's mean of the category, times how much
+    more (or less) often it came lately than in all weeks.
+
+    Nothing here lets a model draw customers' means together, which would lower the errors of most
+    customers and yet shift every total: levels of categories drift from month to month.
+    """
+    mean, came = past.mean(0), visits.astype(np.float32)
+    columns = [SPREAD * mean * (came[-weeks:].mean(0) - came.mean(0))[:, None]
+               for weeks in (1, 2, 4)]
+    return np.clip(np.stack(columns, axis=-1), -BOUND, BOUND)
