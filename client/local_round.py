@@ -64,12 +64,17 @@ def _update(
     rows: Iterable[NDArray[np.floating]]
     if privacy.contribution == "training":
         rows = customer_deltas(model, train, loss, steps=privacy.local_steps,
-                               learning_rate=privacy.local_learning_rate)
+                               learning_rate=privacy.local_learning_rate,
+                               proximal=_proximal(config))
     else:
         rows = (-gradients for gradients in customer_gradients(model, train, loss))
     size = sum(parameter.numel() for parameter in model.parameters())
     clip = agreement.training.region("update").clip_norm
     return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(size))
+
+
+def _proximal(config: Config) -> float:
+    return config.strategy.proximal if config.strategy.name == "fedprox" else 0.0
 
 
 def _local_dp_update(

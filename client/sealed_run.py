@@ -3,7 +3,8 @@
 Content of a sealed model: length of the description (4, little-endian), the description (JSON, so
 that an export needs nothing else), the parameters as float32, which is what training uses. Content
 of a sealed state: round (4), averaged rounds (4), which of the vectors below are there (a byte, a
-bit each), then those that are, as float64: model, velocity, mean.
+bit each), then those that are, as float64: model, velocity, second moment,
+mean.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from strategies.optimiser import ServerState, step
 Vector = NDArray[np.float64]
 _STATE = struct.Struct("<IIB")
 _LENGTH = struct.Struct("<I")
-_VECTORS = ("model", "velocity", "mean")
+_VECTORS = ("model", "velocity", "second", "mean")
 
 
 @dataclass(frozen=True)

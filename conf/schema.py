@@ -194,6 +194,12 @@ class StrategyConfig:
     """Fewest partners that must answer a round; 0 means all of them."""
     learning_rate: float = 0.3
     momentum: float = 0.9
+    second_momentum: float = 0.99
+    """fedadam only: decay of the second moment."""
+    adaptivity: float = 1e-3
+    """fedadam only: tau, the floor under the second moment's root."""
+    proximal: float = 0.0
+    """fedprox only: mu, the pull of a local training back to the global model."""
     average_last: float = 0.5
     """The final model is the mean over this share of the last rounds (0: the last model)."""
     timeout_s: float = 600.0
@@ -201,13 +207,17 @@ class StrategyConfig:
     """Partner that opens sums; empty: the first by name."""
 
     def validate(self) -> None:
-        _one_of(self.name, "strategy", ("fedavg",))
+        _one_of(self.name, "strategy", ("fedavg", "fedprox", "fedadam"))
         _positive(self.rounds, "strategy.rounds")
         _require(self.rounds <= 100_000, "strategy.rounds", "at most 100000")
         _require(self.quorum >= 0, "strategy.quorum", "must not be negative")
         _positive(self.learning_rate, "strategy.learning_rate")
         _require(0 <= self.momentum < 1, "strategy.momentum", "must lie in [0, 1)")
         _require(0 <= self.average_last <= 1, "strategy.average_last", "must lie in [0, 1]")
+        _require(0 <= self.second_momentum < 1, "strategy.second_momentum", "must lie in [0, 1)")
+        _positive(self.adaptivity, "strategy.adaptivity")
+        _require(math.isfinite(self.proximal) and self.proximal >= 0, "strategy.proximal",
+                 f"must not be negative, got {self.proximal}")
         _positive(self.timeout_s, "strategy.timeout_s")
 
 
@@ -276,6 +286,10 @@ class Config:
                      f"{self.strategy.opener!r} is not one of {', '.join(partners)}")
             _require(self.task.newcomer_partner in (None, *partners), "task.newcomer_partner",
                      f"{self.task.newcomer_partner!r} is not one of {', '.join(partners)}")
+            _require(self.strategy.name != "fedprox" or (
+                self.privacy.contribution == "training" and self.privacy.name != "local_dp"),
+                "privacy.contribution", "fedprox holds back the local training of each customer: "
+                "use privacy.contribution=training (not privacy=local_dp), or strategy=fedavg")
             if self.privacy.name == "noise_shares":
                 _require(self.quorum > self.privacy.colluders, "privacy.colluders",
                          f"{self.privacy.colluders} of a quorum of {self.quorum} leaves nobody "

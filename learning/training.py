@@ -54,10 +54,11 @@ def customer_gradients(
 
 def customer_deltas(
     model: nn.Module, customers: Customers, loss: Loss, steps: int, learning_rate: float,
-    chunk: int = CHUNK,
+    proximal: float = 0.0, chunk: int = CHUNK,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield (c, d): what ``steps`` full-batch gradient steps on one customer's own examples,
-    starting from ``model``, change in the parameters."""
+    starting from ``model``, change in the parameters. ``proximal``: mu of FedProx (Li et al.
+    2020): the loss gains mu / 2 times the squared distance from ``model``."""
     gradient = grad(_loss_of(model, loss))
     start = _state(model)
 
@@ -65,7 +66,8 @@ def customer_deltas(
         state = start
         for _ in range(steps):
             slope = gradient(state, *batch)
-            state = {name: value - learning_rate * slope[name] for name, value in state.items()}
+            state = {name: value - learning_rate * (
+                slope[name] + proximal * (value - start[name])) for name, value in state.items()}
         return {name: value - start[name] for name, value in state.items()}
 
     for batch in _chunks(customers, chunk):

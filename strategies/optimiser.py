@@ -14,18 +14,19 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ServerState:
-    """The model (d,) before round ``round`` + 1, its velocity, and the running mean of the
-    models of the averaged last rounds."""
+    """The model (d,) before round ``round`` + 1, its velocity (fedadam: first moment), second
+    moment (fedadam), and the running mean of the models of the averaged last rounds."""
 
     round: int
     model: Vector
     velocity: Vector
+    second: Vector
     mean: Vector
     averaged: int = 0
 
     @classmethod
     def start(cls, model: Vector) -> ServerState:
-        return cls(0, model, np.zeros_like(model), np.zeros_like(model))
+        return cls(0, model, *(np.zeros_like(model) for _ in range(3)))
 
     @property
     def final(self) -> Vector:
@@ -34,16 +35,33 @@ class ServerState:
 
 
 def step(state: ServerState, mean_update: Vector, config: StrategyConfig) -> ServerState:
-    """Heavy-ball step along the mean update (Polyak 1964), then tail averaging (Polyak and
-    Juditsky 1992) over the last ``average_last`` share of the rounds.
+    """A step along the mean update, then tail averaging (Polyak and Juditsky 1992) over the last
+    ``average_last`` share of the rounds.
 
-    ``mean_update`` (d,) points downhill: local minus global, or minus the gradient.
+    fedavg, fedprox: heavy ball (Polyak 1964). fedadam: algorithm 2 of Reddi et al. 2021,
+    "Adaptive Federated Optimization", with beta1 = ``momentum``, beta2 = ``second_momentum``, tau =
+    ``adaptivity``, v starting at tau^2 and no bias correction. ``mean_update`` (d,) points
+    downhill: local minus global, or minus the gradient.
     """
-    velocity = config.momentum * state.velocity + mean_update
-    model = state.model + config.learning_rate * velocity
+    moved = _adam(state, mean_update, config) if config.name == "fedadam" else (
+        _heavy_ball(state, mean_update, config))
+    model = moved.model
     now = state.round + 1
-    moved = replace(state, round=now, model=model, velocity=velocity)
+    moved = replace(moved, round=now)
     if now <= config.rounds * (1 - config.average_last):
         return moved
     n = state.averaged + 1
     return replace(moved, mean=state.mean + (model - state.mean) / n, averaged=n)
+
+
+def _heavy_ball(state: ServerState, mean_update: Vector, config: StrategyConfig) -> ServerState:
+    velocity = config.momentum * state.velocity + mean_update
+    return replace(state, velocity=velocity, model=state.model + config.learning_rate * velocity)
+
+
+def _adam(state: ServerState, mean_update: Vector, config: StrategyConfig) -> ServerState:
+    start = state.second if state.round else np.full_like(state.second, config.adaptivity**2)
+    first = config.momentum * state.velocity + (1 - config.momentum) * mean_update
+    second = config.second_momentum * start + (1 - config.second_momentum) * mean_update**2
+    change = config.learning_rate * first / (np.sqrt(second) + config.adaptivity)
+    return replace(state, velocity=first, second=second, model=state.model + change)

@@ -67,7 +67,7 @@ def test_json_round_trip() -> None:
     ("privacy.contribution=all", "privacy.contribution"),
     ("privacy.sample_rate=2", "privacy.sample_rate"),
     ("encryption.bits=40", "encryption.bits"),
-    ("encryption.opening=sealed", "encryption.opening"),
+    ("encryption.opening=whole", "encryption.opening"),
     ("strategy.rounds=0", "strategy.rounds"),
     ("strategy.quorum=-1", "strategy.quorum"),
     ("strategy.momentum=1", "strategy.momentum"),
@@ -120,3 +120,9 @@ def test_a_configuration_from_others_cannot_grow() -> None:
         with pytest.raises(InvalidConfig):
             from_json(text)
     assert time.perf_counter() - began < 5
+
+
+def test_fedprox_without_local_training_names_the_cure() -> None:
+    with pytest.raises(InvalidConfig, match=r"privacy\.contribution=training"):
+        from_json('{"federation": {"partners": ["a", "b"], "customers": {"a": 10, "b": 10}},'
+                  ' "strategy": {"name": "fedprox", "proximal": 0.1}}')

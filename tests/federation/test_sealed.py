@@ -49,10 +49,16 @@ def _registered(result) -> np.ndarray:  # type: ignore[no-untyped-def]
     return torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
 
 
-def test_sealed_equals_revealed_bit_for_bit(configure, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("strategy", "privacy"), [
+    ({"name": "fedavg"}, QUIET), ({"name": "fedadam"}, QUIET),
+    ({"name": "fedprox", "proximal": 0.5}, {**QUIET, "contribution": "training"}),
+], ids=lambda value: value.get("name"))
+def test_sealed_equals_revealed_bit_for_bit(  # type: ignore[no-untyped-def]
+        configure, tmp_path: Path, capsys, strategy, privacy) -> None:
     """Same seeds, no noise: the exported model is the one that the operator would have seen."""
-    revealed = simulate(configure(privacy=QUIET))
-    sealed = simulate(configure(privacy=QUIET, encryption=SEALED,
+    groups = {"privacy": privacy, "strategy": strategy}
+    revealed = simulate(configure(**groups))
+    sealed = simulate(configure(**groups, encryption=SEALED,
                                 federation={"folder": str(tmp_path / "kept")}))
     key, out = str(tmp_path / "kept" / "federation.key"), tmp_path / "model.pt"
     artifact = str(_artifact(sealed, tmp_path))

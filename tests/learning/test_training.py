@@ -116,6 +116,21 @@ def test_deltas_match_training_each_customer_alone(case: Case) -> None:
 
 
 @every_case
+def test_a_proximal_term_pulls_each_local_training_back(case: Case) -> None:
+    """FedProx: the gradient gains mu times the way already gone."""
+    model, data = model_at(case), customers(case)
+    start = get_flat(model)
+    fast = np.concatenate(list(customer_deltas(model, data, case.loss, steps=3, learning_rate=0.5,
+                                               proximal=0.7)))
+    for row in range(9):
+        own = copy.deepcopy(model)
+        for _ in range(3):
+            slope = gradient_by_loop(case, own, data, row) + 0.7 * (get_flat(own) - start)
+            set_flat(own, get_flat(own) - 0.5 * slope)
+        np.testing.assert_allclose(fast[row], get_flat(own) - start, atol=1e-5)
+
+
+@every_case
 def test_losses_and_scores(case: Case) -> None:
     model, data = model_at(case), customers(case)
     losses = customer_losses(model, data, case.loss)

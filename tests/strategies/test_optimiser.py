@@ -31,3 +31,28 @@ def test_step_returns_a_new_state() -> None:
     before = ServerState.start(np.zeros(2))
     step(before, np.ones(2), StrategyConfig())
     assert before.round == 0 and not before.model.any()
+
+
+def test_fedadam_matches_its_algorithm_word_for_word() -> None:
+    """Algorithm 2 of Reddi et al. 2021, coordinate by coordinate in plain Python."""
+    config = StrategyConfig(name="fedadam", rounds=5, learning_rate=0.1, momentum=0.8,
+                            second_momentum=0.95, adaptivity=0.01, average_last=0.0)
+    updates = np.random.default_rng(3).normal(size=(5, 4))
+    state = ServerState.start(np.ones(4))
+    for update in updates:
+        state = step(state, update, config)
+    for i in range(4):
+        x, m, v = 1.0, 0.0, 0.01**2
+        for update in updates[:, i]:
+            m = 0.8 * m + (1 - 0.8) * update
+            v = 0.95 * v + (1 - 0.95) * update**2
+            x = x + 0.1 * m / (v**0.5 + 0.01)
+        assert state.model[i] == pytest.approx(x, rel=1e-12)
+    assert state.round == 5
+
+
+def test_fedprox_steps_as_fedavg_does() -> None:
+    """Its difference lies in the local training."""
+    runs = [_run(StrategyConfig(name=name, proximal=0.5), [1.0, -2.0, 0.5])
+            for name in ("fedavg", "fedprox")]
+    np.testing.assert_array_equal(runs[0].model, runs[1].model)
