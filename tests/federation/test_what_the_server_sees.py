@@ -42,9 +42,9 @@ class KeepingGrid(FaultyGrid):
 
 @pytest.fixture
 def watched(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """watched(suite) -> (all that the server got or sent, the key)."""
+    """watched(suite, opening) -> (all that the server got or sent, the key)."""
 
-    def run(suite: str) -> tuple[list[RecordDict], SharedKey]:
+    def run(suite: str, opening: str) -> tuple[list[RecordDict], SharedKey]:
         kept: list[RecordDict] = []
         keys: list[SharedKey] = []
         generate = SharedKey.generate.__func__
@@ -58,7 +58,8 @@ def watched(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
         monkeypatch.setattr(SharedKey, "generate", classmethod(remembered))
         monkeypatch.setattr(experiments.local_grid, "run_server_app", wrapped)
-        simulate(configure(encryption={"name": suite}, strategy={"rounds": ROUNDS}))
+        simulate(configure(encryption={"name": suite, "opening": opening},
+                           strategy={"rounds": ROUNDS}))
         (key,) = keys
         return kept, key
 
@@ -75,9 +76,10 @@ def _parsed(kept: list[RecordDict], parse: Callable) -> list:
     return found
 
 
-@pytest.mark.parametrize("suite", ["shared_key", "shared_key_rlwe"])
-def test_a_run_gives_no_key_away(watched: Callable, suite: str) -> None:
-    kept, key = watched(suite)
+@pytest.mark.parametrize(("suite", "opening"), [
+    ("shared_key", "revealed"), ("shared_key_rlwe", "revealed"), ("shared_key", "sealed")])
+def test_a_run_gives_no_key_away(watched: Callable, suite: str, opening: str) -> None:
+    kept, key = watched(suite, opening)
     everything = b"".join(recorddict_to_proto(content).SerializeToString() for content in kept)
     for secret in (key._tag_key, key.cipher_key()[:64], key.cipher_key()[-64:]):
         assert bytes(secret) not in everything

@@ -32,6 +32,7 @@ from keyholder.guard import OpeningGuard
 from keyholder.keys import KeyFileError, SharedKey
 from keyholder.opening import SumOpener
 from keyholder.sealer import Sealer
+from keyholder.vault import Kind, Vault, run_hash
 from strategies import layout as messages
 from tests.fuzz import mutate
 from tests.keyholder import forging
@@ -59,6 +60,7 @@ def make(folder: Path) -> Mapping[str, Target]:
         made[f"key.{suite}"] = Target(federation.key_file, 3)
     for name, content, parse in _messages():
         made[f"message.{name}"] = Target(partial(_message, content, parse), 7)
+    made["sealed model"] = Target(partial(_sealed_model, *_vault()), 2)
     made["configuration"] = Target(_configuration, 2)
     made["stored reply"] = Target(partial(_stored_reply, folder), 4)
     return made
@@ -181,6 +183,19 @@ def _texts(value: object) -> list[str]:
         return [value]
     parts = value if isinstance(value, tuple) else getattr(value, "__dict__", {}).values()
     return [text for part in parts for text in _texts(part)]
+
+
+def _vault() -> tuple[Vault, bytes]:
+    """A run's vault, and a model of its round 3."""
+    key = SharedKey.generate(choose_parameters("plaintext", 6, 16))
+    vault = Vault(key, run_hash(ROUND.run))
+    return vault, vault.seal(Kind.MODEL, ROUND.round, b"d" * 32, bytes(range(200)))
+
+
+def _sealed_model(vault: Vault, sealed: bytes, source: Random) -> bool:
+    content = vault.open(Kind.MODEL, ROUND.round, mutate.changed(source, sealed))[1]
+    assert content == bytes(range(200)), "a forged model was opened"
+    return True
 
 
 def _configuration(source: Random) -> bool:
