@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.schema import PrivacyConfig
+from privacy import grid
 from privacy.accounting import gaussian_mu, pld_epsilon, rdp_epsilon
 from privacy.grid import MAX_INFLATION, PlanImpossible
 from privacy.plan import PrivacyPlan
 from privacy.regions import MetricSums
+from privacy.rounding import SquaredShift
 
 RARE = 1e-9
 
@@ -138,6 +140,26 @@ def test_the_suggested_bits_do_and_no_fewer(name: str, epsilon: float) -> None:
     assert training(name, epsilon=epsilon, size=300, bits=enough).bits == enough <= 15
     with pytest.raises(PlanImpossible):
         training(name, epsilon=epsilon, size=300, bits=enough - 1)
+
+
+@pytest.mark.parametrize("size", [30, 8000])
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_rounding_and_not_the_lattice_asks_for_the_bits(
+        epsilon: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def enough() -> int | None:
+        with pytest.raises(PlanImpossible) as caught:
+            training(epsilon=epsilon, size=size, bits=8)
+        return caught.value.enough_bits
+
+    asked = enough()
+    with monkeypatch.context() as patch:
+        patch.setattr(grid, "MIN_TOTAL_STD_STEPS", 1.0)
+        patch.setattr(grid, "MIN_SHARE_STD_STEPS", 1.0)
+        assert enough() == asked
+    monkeypatch.setattr(grid, "squared_shift", lambda clip_steps, size, rounds, failure:
+                        SquaredShift(clip_steps ** 2, 0.0))
+    free = enough()
+    assert asked is not None and free is not None and free <= asked - 2
 
 
 def test_nobody_left_to_add_noise() -> None:
