@@ -41,7 +41,7 @@ def load_partner(config: Config, path: Path | str) -> PartnerData:
     return _load(task, str(path), Path(path).stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)  # a simulation's partners; a site has one
 def _load(task: str, path: str, modified_ns: int) -> PartnerData:
     settings, seed = json.loads(task)
     config = TaskConfig(**settings)

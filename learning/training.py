@@ -22,6 +22,8 @@ from learning.task import Customers
 
 CHUNK = 256
 """Customers worked on at once: bounds memory, changes no result."""
+_CHUNK_VALUES = 2**23
+"""Numbers of all the gradients worked on at once: at most 32 MB, which caches still help."""
 _State = dict[str, torch.Tensor]
 _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -40,9 +42,11 @@ def customer_losses(model: nn.Module, customers: Customers, loss: Loss) -> NDArr
 
 
 def customer_gradients(
-    model: nn.Module, customers: Customers, loss: Loss, chunk: int = CHUNK
+    model: nn.Module, customers: Customers, loss: Loss, chunk: int | None = None
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield (c, d): each customer's gradient of its mean loss, ``chunk`` customers at a time."""
+    """Yield (c, d): each customer's gradient of its mean loss, ``chunk`` customers at a time
+    (None: CHUNK, or as many as fit ``_CHUNK_VALUES``)."""
+    chunk = chunk or _fitting(model)
     if isinstance(model, PerOutput) and len(model.layers) == 1:
         yield from _linear_gradients(model, customers, loss, chunk)
         return
@@ -54,7 +58,7 @@ def customer_gradients(
 
 def customer_deltas(
     model: nn.Module, customers: Customers, loss: Loss, steps: int, learning_rate: float,
-    proximal: float = 0.0, chunk: int = CHUNK,
+    proximal: float = 0.0, chunk: int | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield (c, d): what ``steps`` full-batch gradient steps on one customer's own examples,
     starting from ``model``, change in the parameters. ``proximal``: mu of FedProx (Li et al.
@@ -70,7 +74,7 @@ def customer_deltas(
                 slope[name] + proximal * (value - start[name])) for name, value in state.items()}
         return {name: value - start[name] for name, value in state.items()}
 
-    for batch in _chunks(customers, chunk):
+    for batch in _chunks(customers, chunk or _fitting(model)):
         yield _flat(vmap(delta)(*batch))
 
 
@@ -104,6 +108,11 @@ def train_locally(
 
     optimiser.step(objective)
     return trained
+
+
+def _fitting(model: nn.Module) -> int:
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return min(CHUNK, max(1, _CHUNK_VALUES // size))
 
 
 def _outputs(model: nn.Module, customers: Customers) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 _ABOVE_ROUNDING = 1 + 1e-12
 """Norms and products in float64 are wrong by less (pairwise sums, up to 10^9 coordinates);
 dividing by it keeps the bound strict."""
+_PLAIN_SQUARES = 1e200
+"""Squared norms below it came from no overflow."""
 
 
 def clip_rows(rows: NDArray[np.floating], clip_norm: float) -> NDArray[np.float64]:
@@ -37,4 +39,13 @@ def clip_and_sum(rows: NDArray[np.floating], clip_norm: float) -> NDArray[np.flo
     Guarantee: adding or removing one customer changes the sum by at most ``clip_norm`` in L2,
     up to the rounding of the addition (below 1e-9 of a grid step of any plan).
     """
-    return clip_rows(rows, clip_norm).sum(axis=0)
+    values = np.asarray(rows, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.square(values).sum(axis=1)
+    if not bool(np.all(squares < _PLAIN_SQUARES)):  # NaN, infinity, or squares that overflow
+        return clip_rows(values, clip_norm).sum(axis=0)
+    # Without copies of all rows: for large models these take longer than the gradients.
+    excess = np.sqrt(squares) / clip_norm
+    factors = np.where(excess < 1 / _ABOVE_ROUNDING, 1.0,
+                       1 / np.maximum(excess, 1e-300) / _ABOVE_ROUNDING)
+    return factors @ values

@@ -55,6 +55,13 @@ def test_direction_is_kept_and_the_input_is_not_changed() -> None:
     assert np.array_equal(rows, [[3.0, 4.0]])
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(ANY_ROWS, ANY_FLOAT32), st.sampled_from([0.1, 1.0, 1e3]))
+def test_the_sum_is_that_of_the_clipped_rows(rows: NDArray[np.floating], clip: float) -> None:
+    expected = clip_rows(rows, clip).sum(axis=0)
+    assert np.allclose(clip_and_sum(rows, clip), expected, rtol=1e-9, atol=1e-9 * clip)
+
+
 def test_nobody_sums_to_zeros() -> None:
     assert np.array_equal(clip_and_sum(np.zeros((0, 3)), 1.0), np.zeros(3))
 
