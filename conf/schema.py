@@ -230,15 +230,22 @@ class FederationConfig:
     """Public estimate of each partner's training customers; their sum is the fixed divisor of
     every opened sum. A simulation fills in its own counts, rounded to tens."""
     workers: int = 2
-    """local only: clients that run at the same time."""
+    """Simulation only: clients that run at the same time."""
     folder: str = ""
-    """local only: where a simulation keeps its key, sites and their state; empty: nowhere."""
+    """Simulation only: where it keeps its key, sites and their state; empty: nowhere."""
+    split_into: int = 0
+    """Simulation only: divide the table's partners, by a hash of the customer, into this many;
+    0 leaves them as they are."""
+    ray_address: str = ""
+    """ray only: address of a running Ray cluster; empty starts one on this machine."""
     sites: dict[str, str] = field(default_factory=dict)
-    """local only: partner -> file of its events; gives the simulation its oracle metrics."""
+    """Simulation only: partner -> file of its events; gives the simulation its oracle metrics."""
 
     def validate(self) -> None:
-        _one_of(self.name, "federation", ("local", "deployment"))
+        _one_of(self.name, "federation", ("local", "ray", "deployment"))
         _positive(self.workers, "federation.workers")
+        _require(0 <= self.split_into <= 10_000, "federation.split_into",
+                 f"must lie in 0..10000, got {self.split_into}")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ UNIT = "add or remove one customer, all records of it"
 _NORMAL, _WIDE = 96, 116
 """Terminal widths from which the federated interval, and one more interval, fit too."""
 _SUMMARY = {"all": 1, "held out": 2}
+_MOST_PARTNERS = 12
+"""Rows that are still read; the smallest partners come first."""
 
 
 class ResultTable:
@@ -110,6 +112,11 @@ def _table(result: RunResult, width: int) -> Table:
     if width >= _NORMAL:
         table.add_column("over naive", justify="right", no_wrap=True)
     rows = _order(result.comparisons)
+    left_out = len(rows) - len(_SUMMARY) - _MOST_PARTNERS
+    if left_out > 0:
+        rows = rows[:_MOST_PARTNERS] + rows[-len(_SUMMARY):]
+        table.caption_justify = "left"
+        table.caption = f"and {left_out} larger partners: their metrics are in MLflow"
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         starts_summary = after is not None and after.partner in _SUMMARY
         table.add_row(row.partner, *_cells(row, width), style=_row_style(row),

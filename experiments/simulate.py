@@ -15,6 +15,10 @@ from conf.compose import to_json
 from conf.schema import Config, InvalidConfig
 
 if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.app.user_config import UserConfig
+    from flwr.serverapp import ServerApp
+
     from keyholder.keys import SharedKey
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -31,20 +35,32 @@ def simulate(config: Config) -> object:
     Raises InvalidConfig, TooFewUpdates, OpeningFailed.
     """
     # Imports that take seconds come after the configuration has proved sound.
-    from client.app import app as client_app
     from client.export import open_model
-    from experiments.local_grid import LocalGrid, run_server_app
+    from experiments.ray_grid import check_ray
     from server.app import make_app, read_result
 
+    if config.federation.name == "ray":
+        check_ray()
     with _folder(config) as work:
         config = prepared(config, work)
         key = _key(config, work / "federation.key")
         nodes = {name: _node(work, name, config.federation.sites[name])
                  for name in config.federation.partners}
-        run_config = {"config": to_json(config)}
         server_app = make_app(lambda sealed: open_model(key, sealed).content.vector)
-        with LocalGrid(client_app, nodes, run_config, workers=config.federation.workers) as grid:
-            return read_result(run_server_app(server_app, grid, run_config))
+        return read_result(_run_apps(config, nodes, server_app))
+
+
+def _run_apps(config: Config, nodes: dict[str, dict[str, str]], server_app: ServerApp) -> Context:
+    """The server's context after the run, on the engine that ``federation`` names."""
+    from client.app import app as client_app
+    from experiments.local_grid import LocalGrid, run_server_app
+    from experiments.ray_grid import run_on_ray
+
+    run_config: UserConfig = {"config": to_json(config)}
+    if config.federation.name == "ray":
+        return run_on_ray(server_app, client_app, nodes, run_config, config.federation)
+    with LocalGrid(client_app, nodes, run_config, workers=config.federation.workers) as grid:
+        return run_server_app(server_app, grid, run_config)
 
 
 @contextlib.contextmanager
@@ -63,11 +79,10 @@ def _folder(config: Config) -> Iterator[Path]:
 
 def _key(config: Config, path: Path) -> SharedKey:
     """The simulation's key, made where there is none yet. Raises InvalidConfig."""
-    from encryption.parameters import choose_parameters
     from keyholder.keys import KeyFileError, SharedKey
+    from strategies.agreement import Agreement
 
-    parameters = choose_parameters(
-        config.encryption.name, len(config.federation.partners), config.encryption.bits)
+    parameters = Agreement.of(config).parameters
     if not path.exists():
         SharedKey.generate(parameters).save(path)
     try:
@@ -81,10 +96,13 @@ def _key(config: Config, path: Path) -> SharedKey:
 def prepared(config: Config, folder: Path) -> Config:
     """Fill in what a deployment states by hand: partners, each with a file below ``folder``, and
     public customer estimates. Raises InvalidConfig."""
+    from experiments.partition import split_further
     from learning.registry import load_partner, make_task, prepare
 
     config = prepare(config)
     sites = make_task(config).split_by_partner(folder / "events")
+    if config.federation.split_into:
+        sites = split_further(sites, config.federation.split_into, folder / "events")
     partners = sorted(sites)
     federation = replace(
         config.federation,
