@@ -12,6 +12,7 @@ import mlflow
 import pytest
 
 from experiments.cli import main
+from server.mlflow_store import quiet_mlflow
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -47,6 +48,7 @@ def test_ray_and_the_local_grid_train_the_same_model(table: Path, tmp_path: Path
              *_overrides(table, f"federation={engine}", "federation.split_into=5",
                          f"tracking.uri={store}")],
             cwd=tmp_path, env=environment, check=True, timeout=300)
+    quiet_mlflow()
     client = mlflow.MlflowClient(store)
     experiment = client.get_experiment_by_name("veilsum")
     assert experiment is not None

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
-
 from client.app import app as client_app
 from conf.compose import to_json
 from experiments.benchmarks.round.stopwatch import Stopwatch
@@ -25,6 +23,7 @@ from learning.registry import make_model
 from strategies.agreement import Agreement
 from strategies.cohort import join
 from strategies.fedavg import EncryptedFedAvg, Rules
+from strategies.global_model import GlobalModel, RevealedModel
 from strategies.optimiser import ServerState
 
 RUN = "benchmark"
@@ -55,15 +54,15 @@ class Federation:
 
     grid: LocalGrid
     strategy: EncryptedFedAvg
-    state: ServerState
+    model: GlobalModel
     number: int = 0
 
     def round(self) -> float:
         """Run the next round through the real server, grid and clients; mean bytes sent."""
         self.grid.set_run(self.grid.run)
         self.number += 1
-        report = self.strategy.run_round(self.grid, self.state, self.number, "train")
-        self.state = report.state
+        report = self.strategy.run_round(self.grid, self.model, self.number, "train")
+        self.model = report.model
         return report.upload_bytes
 
 
@@ -84,7 +83,7 @@ def measure(suites: Sequence[str], repeats: int, bits: int, folder: Path) -> dic
                 print(f"{suite}, round {repeat} of {repeats}: {wall:.1f} s", file=sys.stderr)
                 found = times[suite]
                 found.upload_bytes = sent
-                found.parameters = ready[suite].state.model.size
+                found.parameters = ready[suite].model.outgoing("train").size
                 if repeat:
                     found.wall_s.append(wall)
                     found.parts.append(dict(seconds))
@@ -105,9 +104,10 @@ def _federation(suite: str, bits: int, rounds: int, folder: Path) -> Iterator[Fe
     with LocalGrid(client_app, nodes, {"config": to_json(config)}) as grid:
         cohort = join(grid, agreement.partners, config.quorum, RUN,
                       agreement.parameters.fingerprint, config.strategy.timeout_s)
-        rules = Rules(RUN, agreement.layout("train"), agreement.training.total_size, config.quorum,
-                      config.opener, config.strategy.timeout_s)
-        strategy = EncryptedFedAvg(rules, cohort, config.strategy, agreement.training.dequantise,
-                                   agreement.divisor, lambda report: None)
-        start = get_flat(make_model(config)).astype(np.float64)
-        yield Federation(grid, strategy, ServerState.start(start))
+        rules = Rules(RUN, agreement.layout("train"), agreement.leaving_size("train"),
+                      config.quorum, config.opener, config.strategy.timeout_s)
+        model = RevealedModel(ServerState.start(get_flat(make_model(config))), config.strategy)
+        strategy = EncryptedFedAvg(
+            rules, cohort, model, lambda left: agreement.dequantise("train", left),
+            agreement.divisor, lambda report: None)
+        yield Federation(grid, strategy, model)

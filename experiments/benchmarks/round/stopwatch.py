@@ -21,6 +21,7 @@ from keyholder.sealer import Sealer
 from privacy.plan import PrivacyPlan
 from strategies import layout
 from strategies.fedavg import EncryptedFedAvg
+from strategies.global_model import RevealedModel
 
 PARTS: tuple[tuple[str, tuple[tuple[Any, str], ...]], ...] = (
     ("train and clip", ((client.session, "training_sums"),)),
@@ -34,7 +35,7 @@ PARTS: tuple[tuple[str, tuple[tuple[Any, str], ...]], ...] = (
         (experiments.local_grid, "_by_value"))),
     ("fold", ((EncryptedFedAvg, "_take"), (strategies.fedavg, "digest"))),
     ("open", ((Session, "open_sum"),)),
-    ("step", ((PrivacyPlan, "dequantise"), (strategies.fedavg, "step"))),
+    ("step", ((PrivacyPlan, "dequantise"), (RevealedModel, "after"))),
 )
 """Label -> the functions whose time it is."""
 
