@@ -17,7 +17,7 @@ The differences to :class:`encryption.parameters.CKKSParameters` are these.
   2018/421, and Saber, eprint 2018/230).
 - c0 is sent without its ``cut`` low bits, rounded: they would hold little but noise.
 - The last block of an update sends only as many coefficients of c0 as it has digits for: each
-  stands for itself, and c1 comes from its seed. A model of 40 parameters takes a kilobyte.
+  stands for itself, and c1 comes from its seed. So a small model is a small message.
 
 Precision. In a sum over K clients a coefficient is off the grid by the errors of K clients, of
 variance V_e = 10.5 each (centred binomial of 42 coins, sigma 3.24, above the 3.19 of the

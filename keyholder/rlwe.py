@@ -176,12 +176,6 @@ class RLWECipher:
         words += high.view(np.uint64)
         return words
 
-    def _parse(self, block: bytes, index: int, count: int) -> tuple[Place, memoryview]:
-        """Raises Refused."""
-        bits = self._parameters.kept_bits + rlwe.MODULUS_BITS - self._parameters.sum_cut
-        return parse(block, self._parameters, Kind.SUM, index, count,
-                     packed_bytes(RING_DEGREE, bits))
-
     def _decrypt(self, bodies: Sequence[memoryview], values: int, clients: int
                  ) -> NDArray[np.int64]:
         parameters, width = self._parameters, self._parameters.width(values)
