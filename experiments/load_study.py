@@ -8,7 +8,6 @@ validation days outside of any epsilon.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import tempfile
@@ -17,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from conf.schema import Config, ModelConfig, StrategyConfig, TaskConfig
-from experiments.series import whole_numbers
+from experiments.series import print_tables
 from learning.evaluation import exact
 from learning.losses import Huber, Loss
 from learning.models import build_model, get_flat, set_flat
@@ -126,17 +124,8 @@ TABLES = {"baselines": baselines_table, "privacy": privacy_table}
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.load_study", description=__doc__)
-    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], metavar="TABLE",
-                        help=f"{', '.join(TABLES)} (default: all)")
-    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    for name in options.tables or TABLES:
-        print(f"\n{TABLES[name].__doc__}\n")
-        for line in TABLES[name](options.seeds):
-            print(line, flush=True)
-    return 0
+    tables = {name: (table.__doc__, table) for name, table in TABLES.items()}
+    return print_tables("experiments.load_study", __doc__, "TABLE", tables, argv)
 
 
 if __name__ == "__main__":

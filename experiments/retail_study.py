@@ -9,22 +9,21 @@ data outside of any epsilon.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 from torch import nn
 
 from conf.compose import CONFIG_DIR
 from conf.schema import Config, ModelConfig, StrategyConfig, TaskConfig
-from experiments.series import whole_numbers
+from experiments.series import print_tables
 from learning.evaluation import exact, fit_baselines
 from learning.models import build_model, get_flat, set_flat
 from learning.registry import make_task
@@ -108,18 +107,8 @@ def train(case: Case, clip: float, rate: float, epsilon: float | None, seed: int
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.retail_study",
-                                     description=__doc__)
-    parser.add_argument("tasks", nargs="*", choices=[*GRID, []], metavar="TASK",
-                        help=f"{', '.join(GRID)} (default: all)")
-    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    for name in options.tasks or GRID:
-        print(f"\n{name}\n")
-        for line in table(name, options.seeds):
-            print(line, flush=True)
-    return 0
+    tables = {name: (name, partial(table, name)) for name in GRID}
+    return print_tables("experiments.retail_study", __doc__, "TASK", tables, argv)
 
 
 if __name__ == "__main__":

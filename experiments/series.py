@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -53,6 +53,30 @@ def with_run(config: Config, name: str, seed: int) -> Config:
 def interval_text(estimate: Estimate, signed: bool = False) -> str:
     sign = "+" if signed else ""
     return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+
+
+Table = Callable[[tuple[int, ...]], Iterable[str]]
+"""Seeds -> lines."""
+
+
+def print_tables(program: str, about: str | None, kind: str,
+                 tables: Mapping[str, tuple[str | None, Table]], argv: Sequence[str]) -> int:
+    """The command line of a study: the named tables, or all, each under its title. ``kind``: what
+    a name stands for. One thread, so that studies may run side by side."""
+    import torch
+
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
+    parser.add_argument("names", nargs="*", choices=[*tables, []], metavar=kind,
+                        help=f"{', '.join(tables)} (default: all)")
+    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    for name in options.names or tables:
+        title, lines = tables[name]
+        print(f"\n{title}\n")
+        for line in lines(options.seeds):
+            print(line, flush=True)
+    return 0
 
 
 @dataclass(frozen=True)
