@@ -59,9 +59,7 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
     from learning.results import metric_label
     from server.figures import NewcomerPoint
 
-    task_name = config.task.name
-    marker = "newcomer" if task_name == "retail_repeat" else f"newcomer {task_name}"
-    place = None if write is None else Place(write, marker)
+    place = None if write is None else Place.of_task(write, "newcomer", config.task.name)
     if place is not None:
         place.check()
     example = EXAMPLES.get(config.task.name)

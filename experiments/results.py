@@ -35,22 +35,26 @@ def main(argv: list[str]) -> int:
         prog="veilsum results",
         description="Run every kind of protection over the same seeds and print one Markdown "
         "table. All runs are recorded in MLflow.",
-        epilog="Other arguments are overrides as in `veilsum simulate` (for example model=mlp).",
+        epilog="Other arguments are overrides as in `veilsum simulate` (for example "
+        "task=utility_load).",
     )
     parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
                         help="seeds to average over (default 0,1,2)")
     parser.add_argument("--write", type=Path, metavar="FILE",
-                        help="put the table between the results markers of FILE")
+                        help="put the table between the results markers of FILE (named after the "
+                        "task, unless it is retail_repeat)")
     options, overrides = parser.parse_known_args(argv)
     from experiments.launch import compose_and_run
 
-    place = None if options.write is None else Place(options.write, "results")
-    try:
-        if place is not None:
-            place.check()
-    except InvalidConfig as error:
-        print(f"veilsum results: {error}", file=sys.stderr)
-        return 2
+    places: list[Place] = []
+
+    def check(config: Config) -> None:
+        if options.write is not None:
+            places.append(Place.of_task(options.write, "results", config.task.name))
+            places[0].check()
+
+    if code := compose_and_run("veilsum results", overrides, check):
+        return code
     collected: list[tuple[str, list[RunResult]]] = []
     for setting in SETTINGS:
         results: list[RunResult] = []
@@ -62,7 +66,7 @@ def main(argv: list[str]) -> int:
         collected.append((setting.label, results))
     text = markdown(collected)
     print(text)
-    if place is not None:
+    for place in places:
         place.write(text)
     return 0
 
@@ -85,7 +89,8 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
     smallest = min((row for row in first.comparisons if row.partner not in ("all", "held out")),
                    key=lambda row: row.customers).partner
     groups = ("all", "held out", smallest)
-    lines = [f"| test {first.metric_label}, mean of {len(collected[0][1])} seeds | all | "
+    better = "" if first.higher_is_better else ", lower is better"
+    lines = [f"| test {first.metric_label}{better}, mean of {len(collected[0][1])} seeds | all | "
              f"held-out customers | smallest partner ({smallest}) | gain over naive (all) | "
              f"gain over alone (all) | gain over alone ({smallest}) | ε if the key leaks |",
              "|---|---|---|---|---|---|---|---|"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -51,7 +52,10 @@ def with_run(config: Config, name: str, seed: int) -> Config:
 
 
 def interval_text(estimate: Estimate, signed: bool = False) -> str:
+    """ "0.671 [0.654, 0.688]"; without bounds where they were not computed."""
     sign = "+" if signed else ""
+    if math.isnan(estimate.low):
+        return f"{estimate.value:{sign}.3f}"
     return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
 
 
@@ -85,6 +89,11 @@ class Place:
 
     path: Path
     name: str
+
+    @classmethod
+    def of_task(cls, path: Path, name: str, task: str) -> Place:
+        """Each task has a table of its own; that of the default task is plainly NAME."""
+        return cls(path, name if task == "retail_repeat" else f"{name} {task}")
 
     @property
     def begin(self) -> str:

@@ -5,7 +5,13 @@ import pytest
 
 from conf.schema import InvalidConfig
 from experiments.results import markdown
-from experiments.series import Place, averaged, averaged_row, whole_numbers
+from experiments.series import (
+    Place,
+    averaged,
+    averaged_row,
+    interval_text,
+    whole_numbers,
+)
 from learning.results import Comparison, Estimate, RunResult
 
 
@@ -64,3 +70,13 @@ def test_lists_of_numbers() -> None:
     for text in ("", "a", "1,-2"):
         with pytest.raises(argparse.ArgumentTypeError):
             whole_numbers(text)
+
+
+def test_a_value_without_bounds_has_no_brackets() -> None:
+    assert interval_text(Estimate(0.5), signed=True) == "+0.500"
+    assert interval_text(Estimate(0.5, 0.4, 0.6)) == "0.500 [0.400, 0.600]"
+
+
+def test_every_task_has_a_place_of_its_own(tmp_path: Path) -> None:
+    assert Place.of_task(tmp_path, "results", "retail_repeat").name == "results"
+    assert Place.of_task(tmp_path, "results", "utility_load").name == "results utility_load"
