@@ -1,9 +1,5 @@
-"""Which trade area a store of the bundled data belongs to: a small public table.
-
-``python -m learning.trade_areas`` makes trade_areas.csv anew: Louvain clustering (networkx) of
-the stores; an edge weighs the baskets that households have in both stores (the smaller of the
-two counts). Areas with fewer than MINIMUM_HOUSEHOLDS are left out; the rest are named by size.
-"""
+"""Which trade area a store of the bundled data belongs to: a small public table, made by
+``python -m learning.store_clusters``."""
 
 from __future__ import annotations
 
@@ -14,8 +10,6 @@ from pathlib import Path
 import polars as pl
 
 AREAS_FILE = Path(__file__).with_name("trade_areas.csv")
-MINIMUM_HOUSEHOLDS = 50
-_SEED = 1
 
 
 @lru_cache(maxsize=1)
@@ -38,39 +32,3 @@ def home_areas(visits: pl.DataFrame, area: dict[int, str]) -> pl.DataFrame:
         .group_by("customer", maintain_order=True).first()
         .select("customer", "partner")
     )
-
-
-def _cluster(visits: pl.DataFrame) -> dict[int, str]:
-    import networkx as nx
-
-    shared = (
-        visits.join(visits, on="customer")
-        .filter(pl.col("store") < pl.col("store_right"))
-        .group_by("store", "store_right")
-        .agg(pl.min_horizontal("baskets", "baskets_right").sum().alias("weight"))
-        .sort("store", "store_right")
-    )
-    graph = nx.Graph()
-    graph.add_nodes_from(sorted(visits["store"].unique()))
-    graph.add_weighted_edges_from(shared.iter_rows())
-    groups = nx.community.louvain_communities(graph, weight="weight", seed=_SEED)
-    area = {store: str(index) for index, group in enumerate(groups) for store in group}
-    sizes = dict(home_areas(visits, area)["partner"].value_counts().iter_rows())
-    kept = sorted((name for name, size in sizes.items() if size >= MINIMUM_HOUSEHOLDS),
-                  key=lambda name: -sizes[name])
-    names = {name: f"area_{rank}" for rank, name in enumerate(kept, start=1)}
-    return {store: names[name] for store, name in sorted(area.items()) if name in names}
-
-
-def main() -> None:
-    from learning.complete_journey import store_visits
-
-    area = _cluster(store_visits())
-    with AREAS_FILE.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["store", "area"])
-        writer.writerows(area.items())
-
-
-if __name__ == "__main__":
-    main()
