@@ -33,7 +33,7 @@ def training_sums(
     set_flat(model, model_vector)
     validation = data.validation
     return {
-        "update": _update(model, data.train, config, agreement, partner),
+        "update": update_sum(model, data.train, config, agreement, partner),
         "metric": _statistics(task.metric, scores(model, validation), validation),
         "loss": _loss_sum(model, data.train, task.loss),
     }
@@ -54,9 +54,10 @@ def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mappin
     }
 
 
-def _update(
+def update_sum(
     model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
+    """(d,) what a partner's customers together change in ``model`` in a round, each clipped."""
     privacy = config.privacy
     if privacy.name == "local_dp":
         return _local_dp_update(model, train, config, agreement, partner)

@@ -120,6 +120,11 @@ class ModelConfig:
     levels: int = 2
     """tcn: convolutions, one after the other; together they see kernel^levels steps."""
 
+    @property
+    def reads_history(self) -> bool:
+        """Whether it reads more of an example than the hand-made features of each output."""
+        return self.name in ("tcn", "dpgru")
+
     def validate(self) -> None:
         _one_of(self.name, "model", ("linear", "mlp", "tcn", "dpgru"))
         _positive(self.kernel, "model.kernel")

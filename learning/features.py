@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema import TaskConfig
+from learning.weekly_history import sequence, weekly, weeks_of
 
 BOUND = 2.0
 """Every feature is clipped to [-BOUND, BOUND]."""
@@ -57,9 +58,9 @@ class Events:
 class Snapshot:
     """All (customer, category) pairs at one moment.
 
-    features: (n, c, f) float32; targets, naive: (n, c) float32; asked: (n, c) bool, the pair is
-    an example: bought in the history, but not in its last quiet days; present: (n,) bool, the
-    customer has any event in the history.
+    features: (n, c, f) float32, with a history behind them if one is wanted; targets, naive:
+    (n, c) float32; asked: (n, c) bool, the pair is an example: bought in the history, but not in
+    its last quiet days; present: (n,) bool, the customer has any event in the history.
     """
 
     features: NDArray[np.float32]
@@ -69,7 +70,7 @@ class Snapshot:
     present: NDArray[np.bool_]
 
 
-def snapshot_at(events: Events, day: int, config: TaskConfig) -> Snapshot:
+def snapshot_at(events: Events, day: int, config: TaskConfig, history: bool = False) -> Snapshot:
     """Features from the ``history_days`` before ``day``, targets from the ``horizon_days`` that
     begin with it."""
     categories = len(config.categories)
@@ -77,13 +78,27 @@ def snapshot_at(events: Events, day: int, config: TaskConfig) -> Snapshot:
     future = events.between(day, day + config.horizon_days)
     pairs = _pair_counts(past, categories, day, config.history_days)
     visits = _visit_counts(past, day)
+    features = _features(pairs, visits, config.history_days, categories)
+    if history:
+        weeks = _weeks(past, categories, day, weeks_of(config.history_days))
+        features = np.concatenate([features, weeks], axis=-1)
     return Snapshot(
-        features=_features(pairs, visits, config.history_days, categories),
+        features=features,
         targets=(_per_pair(future, categories) > 0).astype(np.float32),
         naive=_naive(pairs, visits),
         asked=(pairs["days"] > 0) & (pairs["last"] > config.quiet_days),
         present=visits["days"] > 0,
     )
+
+
+def _weeks(past: Events, categories: int, day: int, weeks: int) -> NDArray[np.float32]:
+    """(n, c, weeks * channels) in the order of weekly_history.CHANNELS."""
+    n, known, age = len(past.names), past.category >= 0, day - past.day
+    pair = past.customer[known] * categories + past.category[known]
+    bought = weekly(pair, age[known], n * categories, weeks).reshape(n, categories, weeks)
+    visits = np.unique(np.stack([past.customer, age], axis=1), axis=0)
+    came = weekly(visits[:, 0], visits[:, 1], n, weeks)
+    return sequence((bought, came[:, None]), BOUND)
 
 
 def _per_pair(events: Events, categories: int,

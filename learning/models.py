@@ -30,12 +30,12 @@ def build_model(config: ModelConfig, shape: InputShape, seed: int) -> nn.Module:
 
     linear: per_output + 1 parameters, all zero: its first answer is 0. mlp: one hidden layer of
     tanh units. tcn, dpgru: read the history too (learning.sequence_models), and first answer 0.
-    Raises InvalidConfig for a model that reads a history the task does not have.
+    Raises InvalidConfig for a model that reads a history where the examples carry none.
     """
-    if config.name in ("tcn", "dpgru"):
+    if config.reads_history:
         if not shape.steps:
-            raise InvalidConfig("model", f"{config.name} reads a history, and this task's examples "
-                                "have none; use model=linear or model=mlp")
+            raise InvalidConfig("model", f"{config.name} reads a history, and these examples have "
+                                "none; use model=linear or model=mlp")
         sequence = (GRU(shape, config.hidden) if config.name == "dpgru" else
                     TCN(shape, config.hidden, config.kernel, config.levels))
         start_values(sequence, seed)

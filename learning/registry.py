@@ -24,7 +24,7 @@ TASKS: Mapping[str, type[Task]] = {
 
 
 def make_task(config: Config) -> Task:
-    return TASKS[config.task.name](config.task, config.seed)
+    return TASKS[config.task.name](config.task, config.seed, config.model.reads_history)
 
 
 def prepare(config: Config) -> Config:
@@ -33,19 +33,20 @@ def prepare(config: Config) -> Config:
 
 
 def load_partner(config: Config, path: Path | str) -> PartnerData:
-    """One partner's arrays, read once per process, file version and task settings.
+    """One partner's arrays, read once per process, file version, task settings and layout.
 
     Callers share the arrays, so they are made read-only.
     """
-    task = json.dumps([asdict(replace(config.task, path=None)), config.seed], sort_keys=True)
+    task = json.dumps([asdict(replace(config.task, path=None)), config.seed,
+                       config.model.reads_history], sort_keys=True)
     return _load(task, str(path), Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1024)  # a simulation's partners; a site has one
 def _load(task: str, path: str, modified_ns: int) -> PartnerData:
-    settings, seed = json.loads(task)
+    settings, seed, history = json.loads(task)
     config = TaskConfig(**settings)
-    data = TASKS[config.name](config, seed).load(Path(path))
+    data = TASKS[config.name](config, seed, history).load(Path(path))
     for part in (data.train, data.validation, data.test, data.heldout):
         for array in (*part.arrays, part.goals):
             if array is not None:

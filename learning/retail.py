@@ -18,6 +18,8 @@ from learning.holdout import first_by_hash, held_out
 from learning.partner_file import cached
 from learning.table_checks import checked_events
 from learning.tables import iso_day
+from learning.task import InputShape
+from learning.weekly_history import CHANNELS, weeks_of
 
 _EPOCH = date(1970, 1, 1)
 
@@ -59,6 +61,16 @@ def describe(config: TaskConfig, source: Source,
         facts = (Path(path).stem, Path(path).name, tables.digest(path), tables.partners(path))
     keys = ("name", "source", "digest", "partners")
     return {**dict(zip(keys, facts, strict=True)), "features": feature_names}
+
+
+def layout(made: tuple[str, ...], history_days: int,
+           history: bool) -> tuple[InputShape, tuple[str, ...]]:
+    """Of examples that ask about one category: ``made`` features and, if wanted, the weeks of
+    learning.weekly_history behind them; and the names of both."""
+    if not history:
+        return InputShape(1, len(made)), made
+    shape = InputShape(1, len(made), weeks_of(history_days), len(CHANNELS))
+    return shape, (*made, *(f"{channel}, by week" for channel in CHANNELS))
 
 
 def divided(names: Sequence[str], partner: str, config: TaskConfig,

@@ -27,11 +27,11 @@ from learning.features import BOUND
 from learning.losses import CrossEntropy
 from learning.partner_calendars import interval
 from learning.retail import Source, day_number
-from learning.retail_cross_features import FEATURES, daily, examples_at
+from learning.retail_cross_features import FEATURES, daily, examples_at, history_at
 from learning.site_table import scan_partner
 from learning.sources import online_retail, ta_feng
 from learning.sources.wheels import fetch
-from learning.task import Customers, InputShape, PartnerData
+from learning.task import Customers, PartnerData
 
 MAX_EXAMPLES = 128
 """Most examples of one customer; a hash of snapshot and category decides which stay."""
@@ -71,14 +71,14 @@ class RetailCross:
     weight_decay: Mapping[str, float] = MappingProxyType({})
     feature_bound = BOUND
     naive_rule = "days bought × activity"
-    feature_names = FEATURES
-    shape = InputShape(outputs=1, per_output=len(FEATURES))
 
-    def __init__(self, config: TaskConfig, seed: int) -> None:
+    def __init__(self, config: TaskConfig, seed: int, history: bool = False) -> None:
         config.validate()
         self.name = config.name
         self._config = self.prepare(config)
         self._seed = seed
+        self._history = history
+        self.shape, self.feature_names = retail.layout(FEATURES, config.history_days, history)
         for partner in self._config.calendars:
             retail.check_calendar(partner_calendars.of_partner(self._config, partner))
 
@@ -105,7 +105,7 @@ class RetailCross:
 
         def at(snapshots: list[str], wanted: NDArray[np.bool_]) -> Customers:
             moments = [day_number(snapshot) for snapshot in snapshots]
-            return _customers(days, moments, set(names.filter(wanted)), calendar)
+            return _customers(days, moments, set(names.filter(wanted)), calendar, self._history)
 
         return PartnerData(
             train=at(calendar.train_snapshots, training),
@@ -119,17 +119,21 @@ class RetailCross:
         return retail.describe(self._config, RETAILERS, self.feature_names)
 
 
-def _customers(days: pl.DataFrame, moments: list[int], wanted: set[str],
-               config: TaskConfig) -> Customers:
+def _customers(days: pl.DataFrame, moments: list[int], wanted: set[str], config: TaskConfig,
+               history: bool) -> Customers:
     """Examples of the ``wanted`` customers at all ``moments`` (days since 1970-01-01)."""
     chosen = days.filter(pl.col("customer").is_in(wanted))
-    asked = pl.concat([
-        examples_at(chosen, moment, config.history_days, config.quiet_days, config.horizon_days)
-        .with_columns(pl.lit(moment).alias("moment")) for moment in moments])
+    at = [examples_at(chosen, moment, config.history_days, config.quiet_days, config.horizon_days)
+          .with_columns(pl.lit(moment).alias("moment")) for moment in moments]
+    asked = pl.concat(at)
     row = asked["customer"].rank("dense").cast(pl.Int64).to_numpy() - 1
     features, targets, naive = (
         asked.select(columns).to_numpy().astype(np.float32)
         for columns in (FEATURES, ["target"], ["naive"]))
+    if history:
+        past = np.concatenate([history_at(chosen, asked, moment, config.history_days)
+                               for asked, moment in zip(at, moments, strict=True)])
+        features = np.concatenate([features, past], axis=1)
     (features, targets, naive), mask = retail.padded(
         row, _priority(asked), (features, targets, naive), asked["customer"].n_unique(),
         MAX_EXAMPLES)

@@ -8,9 +8,12 @@ clipping could not bound what it contributes. Each feature lies in [-BOUND, BOUN
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from learning.features import BOUND
+from learning.weekly_history import sequence, weekly, weeks_of
 
 FEATURES = (
     "frequency", "recency", "overdue", "visits_since", "overdue_in_visits", "share_of_visits",
@@ -51,6 +54,24 @@ def examples_at(days: pl.DataFrame, day: int, history_days: int, quiet_days: int
         .select("customer", "category", *_features(history_days), _naive(), "target")
         .sort("customer", "category")
     )
+
+
+def history_at(days: pl.DataFrame, asked: pl.DataFrame, day: int,
+               history_days: int) -> NDArray[np.float32]:
+    """(m, weeks * channels) in the order of weekly_history.CHANNELS: the weeks before ``day`` of
+    each row of ``asked`` (:func:`examples_at`)."""
+    weeks = weeks_of(history_days)
+    past = days.filter(pl.col("day").is_between(day - history_days, day - 1)).select(
+        "customer", "category", (day - pl.col("day")).cast(pl.Int64).alias("age"))
+    numbered = asked.select("customer", "category", pl.int_range(pl.len()).alias("row"))
+    bought = past.join(numbered, on=["customer", "category"])
+    customer = numbered["customer"].rank("dense").cast(pl.Int64) - 1
+    visits = past.select("customer", "age").unique().join(
+        numbered.select("customer", customer.alias("row")).unique(), on="customer")
+    by_pair, by_customer = (
+        weekly(found["row"].to_numpy(), found["age"].to_numpy(), rows, weeks)
+        for found, rows in ((bought, len(asked)), (visits, customer.n_unique())))
+    return sequence((by_pair, by_customer[customer.to_numpy()]), BOUND)
 
 
 def _pairs(past: pl.DataFrame, history_days: int) -> pl.DataFrame:

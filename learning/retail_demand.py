@@ -17,7 +17,7 @@ and a mean is larger than the loss's bend.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +31,15 @@ from learning.features import Events
 from learning.losses import Huber
 from learning.partner_file import read_events
 from learning.retail import day_number
-from learning.retail_demand_features import BOUND, HABITS, MOST_UNITS, WEEKS, week_at
+from learning.retail_demand_features import (
+    BOUND,
+    CHANNELS,
+    HABITS,
+    MOST_UNITS,
+    WEEKS,
+    Week,
+    week_at,
+)
 from learning.site_table import scan_partner
 from learning.task import Customers, InputShape, PartnerData
 from learning.totals import TotalsError
@@ -47,11 +55,10 @@ class RetailDemand:
     loss = Huber(bend=MOST_UNITS, clip=1.0)
     weight_decay: Mapping[str, float] = MappingProxyType({})
     feature_bound = BOUND
-    feature_names = HABITS
     naive_rule = "mean of the last eight weeks"
     prepare = staticmethod(tables.prepare_task)
 
-    def __init__(self, config: TaskConfig, seed: int) -> None:
+    def __init__(self, config: TaskConfig, seed: int, history: bool = False) -> None:
         for key, value, must in (("history_days", config.history_days, WEEKS * WEEK_DAYS),
                                  ("horizon_days", config.horizon_days, WEEK_DAYS)):
             if value != must:
@@ -59,8 +66,11 @@ class RetailDemand:
         self.name = config.name
         self._config = retail.with_vocabulary(config)
         self._seed = seed
+        self._history = history
         categories = self._config.categories
-        self.shape = InputShape(outputs=len(categories), per_output=len(HABITS))
+        past = (WEEKS, len(CHANNELS), len(categories)) if history else ()
+        self.shape = InputShape(len(categories), len(HABITS), *past)
+        self.feature_names = (*HABITS, *(CHANNELS if history else ()))
         self.metric = TotalsError(config.horizons, len(categories), BOUND_UNITS)
 
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
@@ -72,7 +82,7 @@ class RetailDemand:
         partner, frame = scan_partner(path)
         events = read_events(frame, self._config.categories)
         training, out = retail.divided(events.names, partner, self._config, self._seed)
-        at = partial(_customers, events, len(self._config.categories))
+        at = partial(_customers, events, len(self._config.categories), self._history)
         validation, test = (self._weeks(day) for day in (
             self._config.validation_snapshot, self._config.test_snapshot))
         return PartnerData(
@@ -91,16 +101,17 @@ class RetailDemand:
         return [start + week * WEEK_DAYS for week in range(self._config.horizons)]
 
 
-def _customers(events: Events, categories: int, days: Sequence[int],
+def _customers(events: Events, categories: int, history: bool, days: Sequence[int],
                wanted: NDArray[np.bool_]) -> Customers:
     """A row for each ``wanted`` (n,) customer with any event in the eight weeks before the first
     of ``days``: an example a week, every week. New customers' demand is nobody's habit yet."""
     weeks = [week_at(events, day, categories) for day in days]
     rows = np.flatnonzero(weeks[0].present & wanted)
 
-    def stacked(part: str) -> NDArray[np.float32]:
-        return np.stack([getattr(week, part)[rows] for week in weeks], axis=1)
+    def stacked(part: Callable[[Week], NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.stack([part(week)[rows] for week in weeks], axis=1)
 
     shape = (len(rows), len(weeks))
-    return Customers(stacked("features").reshape(*shape, -1), stacked("units"),
-                     np.ones(shape, np.bool_), stacked("mean_units"), np.ones(shape, np.float32))
+    return Customers(stacked(lambda week: week.inputs(history)), stacked(lambda week: week.units),
+                     np.ones(shape, np.bool_), stacked(lambda week: week.mean_units),
+                     np.ones(shape, np.float32))

@@ -22,28 +22,37 @@ SPREAD = 5.0
 """Brings a habit's typical values to about 1."""
 
 HABITS = ("mean × visits last week", "mean × visits in 2 weeks", "mean × visits in 4 weeks")
+CHANNELS = ("units, by week", "mean × visits, by week")
+"""Of the history of one category, each as a difference to its mean over all weeks."""
 
 
 @dataclass(frozen=True)
 class Week:
     """All customers in the seven days from one on.
 
-    features: (n, c, f) float32; units, mean_units: (n, c) float32, what is bought, and the mean
-    of the weeks before; present: (n,) bool, any event in the weeks before.
+    features: (n, c, f) float32; history: (n, c, WEEKS, channels) float32, oldest first; units,
+    mean_units: (n, c) float32, what is bought, and the mean of the weeks before; present: (n,)
+    bool, any event in the weeks before.
     """
 
     features: NDArray[np.float32]
+    history: NDArray[np.float32]
     units: NDArray[np.float32]
     mean_units: NDArray[np.float32]
     present: NDArray[np.bool_]
+
+    def inputs(self, history: bool) -> NDArray[np.float32]:
+        """(n, all of a customer's features), with its history behind them if wanted."""
+        parts = [part.reshape(len(part), -1) for part in (self.features, self.history)]
+        return np.concatenate(parts, axis=1) if history else parts[0]
 
 
 def week_at(events: Events, day: int, categories: int) -> Week:
     """The week that begins with ``day``, after WEEKS others."""
     past = np.stack([_units(events, day - 7 * back, categories) for back in range(WEEKS, 0, -1)])
     visits = np.stack([_visited(events, day - 7 * back) for back in range(WEEKS, 0, -1)])
-    return Week(_features(past, visits), _units(events, day, categories), past.mean(0),
-                visits.any(0))
+    return Week(_features(past, visits), _history(past, visits), _units(events, day, categories),
+                past.mean(0), visits.any(0))
 
 
 def _units(events: Events, day: int, categories: int) -> NDArray[np.float32]:
@@ -73,3 +82,12 @@ def _features(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[n
     columns = [SPREAD * mean * (came[-weeks:].mean(0) - came.mean(0))[:, None]
                for weeks in (1, 2, 4)]
     return np.clip(np.stack(columns, axis=-1), -BOUND, BOUND)
+
+
+def _history(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(WEEKS, n, c), (WEEKS, n) -> (n, c, WEEKS, channels). Differences for the same reason: a
+    week says more or less than usual, never how much is usual."""
+    mean, came = past.mean(0), visits.astype(np.float32)
+    more_often = SPREAD * mean * (came - came.mean(0))[..., None]
+    stacked = np.stack([past - mean, more_often], axis=-1)
+    return np.clip(stacked.transpose(1, 2, 0, 3), -BOUND, BOUND)

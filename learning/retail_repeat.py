@@ -23,7 +23,7 @@ from learning.losses import CrossEntropy
 from learning.partner_file import read_events
 from learning.retail import day_number
 from learning.site_table import scan_partner
-from learning.task import Customers, InputShape, PartnerData
+from learning.task import Customers, PartnerData
 
 MAX_EXAMPLES = 128
 """Most examples of one customer; a fixed public order of the pairs decides which stay."""
@@ -39,12 +39,13 @@ class RetailRepeat:
     naive_rule = "days bought × activity ÷ days since the last purchase"
     prepare = staticmethod(tables.prepare_task)
 
-    def __init__(self, config: TaskConfig, seed: int) -> None:
+    def __init__(self, config: TaskConfig, seed: int, history: bool = False) -> None:
         self.name = config.name
         self._config = retail.with_vocabulary(config)
         self._seed = seed
-        self.feature_names = feature_names(tuple(self._config.categories))
-        self.shape = InputShape(outputs=1, per_output=len(self.feature_names))
+        self._history = history
+        made = feature_names(tuple(self._config.categories))
+        self.shape, self.feature_names = retail.layout(made, self._config.history_days, history)
 
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
         """Partner -> its file of canonical events. Raises TableError."""
@@ -74,7 +75,8 @@ class RetailRepeat:
 
     def _customers(self, events: Events, days: Sequence[str],
                    wanted: NDArray[np.bool_]) -> Customers:
-        return pack([snapshot_at(events, day_number(day), self._config) for day in days], wanted)
+        return pack([snapshot_at(events, day_number(day), self._config, self._history)
+                     for day in days], wanted)
 
 
 def pack(snapshots: Sequence[Snapshot], wanted: NDArray[np.bool_]) -> Customers:

@@ -23,26 +23,26 @@ class TCN(nn.Module):
 
     def __init__(self, shape: InputShape, hidden: int, kernel: int, levels: int) -> None:
         super().__init__()
-        self.shape, self.kernel = shape, kernel
+        self.shape, self.kernel, self.sees = shape, kernel, kernel**levels
         widths = [shape.channels, *[hidden] * levels]
         self.levels = nn.ModuleList(
             nn.Linear(kernel * before, after) for before, after in pairwise(widths))
         self.head = Head(shape, hidden)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        state, dilation = self.shape.history(features), 1
+        # Of each level only the steps are computed that the last step of the next one looks at.
+        # Newest first, so that they are every kernel-th from the beginning.
+        state = self.shape.history(features)[..., -self.sees:, :].flip(-2)
         for level in self.levels:
-            state = torch.tanh(level(self._windows(state, dilation)))
-            dilation *= self.kernel
-        return self.head(features, state[..., -1, :])
+            state = torch.tanh(level(self._windows(state)))
+        return self.head(features, state[..., 0, :])
 
-    def _windows(self, state: torch.Tensor, dilation: int) -> torch.Tensor:
-        """(..., steps, c) -> (..., steps, kernel * c): each step beside earlier ones, zeros before
-        the first."""
-        steps = state.shape[-2]
-        shifted = [torch.nn.functional.pad(state, (0, 0, lag, 0))[..., :steps, :]
-                   for lag in range(0, self.kernel * dilation, dilation)]
-        return torch.cat(shifted, dim=-1)
+    def _windows(self, state: torch.Tensor) -> torch.Tensor:
+        """(..., s, c) -> (..., ceil(s / kernel), kernel * c): each ``kernel`` steps side by side,
+        zeros before the first."""
+        missing = -state.shape[-2] % self.kernel
+        whole = torch.nn.functional.pad(state, (0, 0, 0, missing))
+        return whole.unflatten(-2, (-1, self.kernel)).flatten(-2)
 
 
 class GRU(nn.Module):
@@ -61,8 +61,8 @@ class GRU(nn.Module):
         # Zeros that hang on the features: Opacus' hooks see a layer only where gradients flow in.
         first = history[..., 0, :1]
         state = (first - first).expand(*first.shape[:-1], self.hidden)
-        for step in history.unbind(-2):
-            reset, update, new = self.inputs(step).chunk(3, dim=-1)
+        for step in self.inputs(history).unbind(-2):
+            reset, update, new = step.chunk(3, dim=-1)
             old_reset, old_update, old_new = self.states(state).chunk(3, dim=-1)
             keep = torch.sigmoid(update + old_update)
             candidate = torch.tanh(new + torch.sigmoid(reset + old_reset) * old_new)
@@ -71,8 +71,9 @@ class GRU(nn.Module):
 
 
 class Head(nn.Module):
-    """From what the history left, and the hand-made features of each output, to that output: the
-    same weights for every output. All zero at the start, so the first answer is 0."""
+    """From what the history (all outputs', or its own) left, and the hand-made features of each
+    output, to that output: the same weights for every output. All zero at the start, so the first
+    answer is 0."""
 
     def __init__(self, shape: InputShape, hidden: int) -> None:
         super().__init__()
@@ -82,9 +83,10 @@ class Head(nn.Module):
         nn.init.zeros_(self.line.bias)
 
     def forward(self, features: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
+        """(..., f), (..., series, hidden) -> (..., o)."""
         groups = self.shape.groups(features)
-        repeated = summary.unsqueeze(-2).expand(*groups.shape[:-1], summary.shape[-1])
-        return self.line(torch.cat([repeated, groups], dim=-1)).squeeze(-1)
+        own = summary.expand(*groups.shape[:-1], summary.shape[-1])
+        return self.line(torch.cat([own, groups], dim=-1)).squeeze(-1)
 
 
 def start_values(model: nn.Module, seed: int) -> None:

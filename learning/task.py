@@ -22,21 +22,23 @@ _Features = TypeVar("_Features", NDArray[np.float32], torch.Tensor)
 @dataclass(frozen=True)
 class InputShape:
     """How the flat features (f,) of one example are laid out: ``outputs`` groups of
-    ``per_output`` hand-made features, then a history of ``steps`` x ``channels``, time-major,
-    oldest first. f = outputs * per_output + steps * channels.
+    ``per_output`` hand-made features, then the history: ``series`` of ``steps`` x ``channels``,
+    each time-major, oldest first. f = outputs * per_output + series * steps * channels.
 
-    outputs: numbers predicted for an example: 1 (will it be bought), 24 (hours of a day).
+    outputs: numbers predicted for an example: 1 (will it be bought), 24 (hours of a day);
+    series: 1 for a history that all outputs share, or one for each output.
     """
 
     outputs: int
     per_output: int
     steps: int = 0
     channels: int = 0
+    series: int = 1
 
     @property
     def size(self) -> int:
         """f."""
-        return self.outputs * self.per_output + self.steps * self.channels
+        return self.outputs * self.per_output + self.series * self.steps * self.channels
 
     def groups(self, features: _Features) -> _Features:
         """(..., f) -> (..., outputs, per_output), a view."""
@@ -44,9 +46,9 @@ class InputShape:
         return made.reshape(*made.shape[:-1], self.outputs, self.per_output)
 
     def history(self, features: _Features) -> _Features:
-        """(..., f) -> (..., steps, channels), a view."""
+        """(..., f) -> (..., series, steps, channels), a view."""
         past = features[..., self.outputs * self.per_output:]
-        return past.reshape(*past.shape[:-1], self.steps, self.channels)
+        return past.reshape(*past.shape[:-1], self.series, self.steps, self.channels)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class PartnerData:
 
 class Task(Protocol):
     """A question that a federation learns to answer. Pure: reads files, holds no state. Made
-    from a TaskConfig and a seed; raises InvalidConfig where they ask for something impossible."""
+    from a TaskConfig, a seed, and whether examples carry a history for models that read one;
+    raises InvalidConfig where they ask for something impossible."""
 
     name: str
     shape: InputShape

@@ -47,14 +47,16 @@ class UtilityLoad:
     weight_decay: Mapping[str, float] = MappingProxyType({"linear": 0.3, "mlp": 0.1})
     feature_bound = BOUND
     naive_rule = "mean of the last seven days at each hour"
-    shape = InputShape(outputs=HOURS, per_output=len(HOUR_FEATURES), steps=WEEK, channels=HOURS)
-    feature_names = (*HOUR_FEATURES, "hourly load of the seven days before")
 
-    def __init__(self, config: TaskConfig, seed: int) -> None:
+    def __init__(self, config: TaskConfig, seed: int, history: bool = False) -> None:
         config.validate()
         self.name = config.name
         self._config = config
         self._seed = seed
+        self._history = history
+        steps, channels = (WEEK, HOURS) if history else (0, 0)
+        self.shape = InputShape(HOURS, len(HOUR_FEATURES), steps, channels)
+        self.feature_names = (*HOUR_FEATURES, *(["hourly load of the seven days before"] * history))
 
     @staticmethod
     def prepare(config: TaskConfig) -> TaskConfig:
@@ -152,30 +154,31 @@ class UtilityLoad:
             training &= first_by_hash(names, self._seed, training, config.newcomer_customers)
         parts: dict[str, list[Customers]] = {"train": [], "validation": [], "test": [],
                                              "heldout": []}
+        examples = partial(_examples, self._history)
         for home, is_out, is_training in zip(found, out, training, strict=True):
             validation, test = self._ends(home)
             days = days_of(home)
-            parts["heldout" if is_out else "test"].append(_examples(days, test, len(home)))
+            parts["heldout" if is_out else "test"].append(examples(days, test, len(home)))
             if is_training:
-                parts["validation"].append(_examples(days, validation, test))
+                parts["validation"].append(examples(days, validation, test))
                 first = max(0, validation - config.newcomer_days) if newcomer else 0
                 own = days_of(home.since(first)) if newcomer else days
-                parts["train"].append(_examples(own, 0, validation - first))
-        return PartnerData(**{name: concatenate(part or [_NOBODY])
+                parts["train"].append(examples(own, 0, validation - first))
+        return PartnerData(**{name: concatenate(part or [examples(_NO_DAYS, 0, 0).take(_NO_ROWS)])
                               for name, part in parts.items()})
 
 
-def _examples(days: HomeDays, first: int, end: int) -> Customers:
+def _examples(history: bool, days: HomeDays, first: int, end: int) -> Customers:
     """One home's examples whose day lies in [first, end), at most MAX_DAYS."""
     rows = np.flatnonzero((days.day >= first) & (days.day < end))
     if len(rows) > MAX_DAYS:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_DAYS).round().astype(np.int64)]
     features = np.concatenate([part[rows].reshape(len(rows), math.prod(part.shape[1:]))
-                               for part in (days.features, days.history)], axis=1)
+                               for part in (days.features, days.history)[:1 + history]], axis=1)
     return Customers(*(array[None] for array in (
         features, days.load_kwh[rows], np.ones(len(rows), np.bool_), days.naive_kwh[rows],
         days.scale_kwh[rows])))
 
 
-_NOBODY = _examples(days_of(Home("", 0, *(np.zeros((0, HOURS), np.float32),) * 2)), 0, 0).take(
-    np.zeros(0, np.int64))
+_NO_DAYS = days_of(Home("", 0, *(np.zeros((0, HOURS), np.float32),) * 2))
+_NO_ROWS = np.zeros(0, np.int64)

@@ -15,7 +15,7 @@ from experiments.validate_data import main
 from learning.features import BOUND
 from learning.partner_file import COLUMNS
 from learning.retail_cross import MAX_EXAMPLES, RetailCross, bundled_calendars
-from learning.retail_cross_features import FEATURES, daily, examples_at
+from learning.retail_cross_features import FEATURES, daily, examples_at, history_at
 from learning.tables import TableError
 from tests.learning.conftest import purchases
 
@@ -63,12 +63,28 @@ def test_by_hand() -> None:
     assert at(frame, quiet=14)["category"].to_list() == []
 
 
+def weeks(days: pl.DataFrame) -> np.ndarray:
+    """(m, 8, 2) of the rows that are asked about."""
+    return history_at(days, at(days), DAY, 56).reshape(-1, 8, 2)
+
+
+def test_weeks_by_hand() -> None:
+    frame = pl.concat([bought(14, 7, 1, 0, -3), bought(56, 1, category="l"),
+                       bought(9, customer="d")])
+    found = weeks(frame)
+    np.testing.assert_array_equal(found[..., 0], [
+        [0, 0, 0, 0, 0, 0, 1, 2], [1, 0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1, 0]])
+    came = np.array([[1, 0, 0, 0, 0, 0, 1, 2]] * 2 + [[0, 0, 0, 0, 0, 0, 1, 0]])
+    np.testing.assert_array_equal(found[..., 1], 0.5 * came - 0.5)
+
+
 def test_nothing_after_the_snapshot_is_seen_but_by_targets(days: pl.DataFrame) -> None:
     later = days.with_columns(pl.when(pl.col("day") >= DAY).then(pl.col("day") + 5)
                               .otherwise(pl.col("day")).alias("day"))
     one, two = at(days), at(later)
     assert one.drop("target").equals(two.drop("target"))
     assert not one["target"].equals(two["target"])
+    np.testing.assert_array_equal(weeks(days), weeks(later))
 
 
 def test_leaving_one_customer_out_changes_no_other(days: pl.DataFrame) -> None:
@@ -77,6 +93,8 @@ def test_leaving_one_customer_out_changes_no_other(days: pl.DataFrame) -> None:
     others = pl.col("customer") != name
     expected, rest = at(days).filter(others), at(days.filter(others))
     assert len(rest) > 100
+    np.testing.assert_array_equal(weeks(days)[(at(days)["customer"] != name).to_numpy()],
+                                  weeks(days.filter(others)))
     keys = ["customer", "category", "target"]
     assert rest.select(keys).equals(expected.select(keys))
     np.testing.assert_allclose(*(frame.drop(keys).to_numpy() for frame in (rest, expected)),

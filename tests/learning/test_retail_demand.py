@@ -53,13 +53,20 @@ def test_units_and_means_by_hand() -> None:
     # It came in 3 of 8 weeks: the last, the one before, and the first.
     lately = np.array([1, 1, 2 / 4]) - 3 / 8
     np.testing.assert_allclose(week.features[0, 0], SPREAD * mean * lately)
+    units, came = week.history[0, 0].T
+    np.testing.assert_allclose(units, np.array([1 - mean, *[-mean] * 5, BOUND, 1 - mean]))
+    np.testing.assert_allclose(
+        came, SPREAD * mean * (np.array([1, 0, 0, 0, 0, 0, 1, 1]) - 3 / 8), rtol=1e-6)
+    assert not week.history[1].any()
+    assert week.inputs(False).shape == (2, 2 * len(HABITS))
+    np.testing.assert_array_equal(week.inputs(True)[0, 6:], week.history[0].reshape(-1))
 
 
 def test_nothing_of_the_week_is_seen() -> None:
     whole = events()
     one = week_at(whole, DAY, 3)
     two = week_at(joined(whole.between(0, DAY), events(seed=1).between(DAY, DAY + 40)), DAY, 3)
-    for name in ("features", "mean_units", "present"):
+    for name in ("features", "history", "mean_units", "present"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert (one.units != two.units).any()
 
@@ -70,7 +77,7 @@ def test_leaving_one_customer_out_changes_no_other() -> None:
     rest = Events(whole.names, *(getattr(whole, name)[rows] for name in (
         "customer", "category", "day", "quantity", "value")))
     one, two = week_at(whole, DAY, 3), week_at(rest, DAY, 3)
-    for name in ("features", "units", "mean_units"):
+    for name in ("features", "history", "units", "mean_units"):
         np.testing.assert_array_equal(getattr(one, name)[1:], getattr(two, name)[1:])
     assert not two.units[0].any() and not two.present[0]
 
@@ -79,7 +86,8 @@ def test_leaving_one_customer_out_changes_no_other() -> None:
 def test_hostile_quantities_stay_within_the_bounds(hostile: float) -> None:
     whole = events()
     week = week_at(replace(whole, quantity=np.full_like(whole.quantity, hostile)), DAY, 3)
-    assert np.isfinite(week.features).all() and np.abs(week.features).max() <= BOUND
+    for made in (week.features, week.history):
+        assert np.isfinite(made).all() and np.abs(made).max() <= BOUND
     assert week.units.min() >= 0 and week.units.max() <= MOST_UNITS
 
 

@@ -18,6 +18,7 @@ from learning.task import Customers
 
 DAY = day_number("2024-06-01")
 CONFIG = TaskConfig(categories=["a", "b", "c"])
+WEEKS = CONFIG.history_days // 7
 
 
 def events(rows: int = 3000, customers: int = 12, seed: int = 0) -> Events:
@@ -36,16 +37,34 @@ def test_features_do_not_look_past_the_snapshot() -> None:
     other_future = Events(whole.names, *(
         np.concatenate([getattr(past, name), getattr(later, name)])
         for name in ("customer", "category", "day", "quantity", "value")))
-    first, second = (snapshot_at(source, DAY, CONFIG) for source in (whole, other_future))
+    first, second = (snapshot_at(source, DAY, CONFIG, True) for source in (whole, other_future))
     for name in ("features", "naive", "asked", "present"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert (first.targets != second.targets).any()
 
 
+def test_weeks_by_hand() -> None:
+    """Bought yesterday, a week ago (the last day of the week before) and 8 days ago; a visit for
+    something else 84 days ago, on the first day of all; what comes at the cut is not seen."""
+    day = np.array([-1, -7, -8, -84, 0], dtype=np.int64) + DAY
+    category = np.array([1, 1, 1, -1, 1])
+    one = np.ones(5, np.float32)
+    at = snapshot_at(Events(("x",), np.zeros(5, np.int64), category, day, one, one), DAY, CONFIG,
+                     history=True)
+    weeks = at.features[0, :, -2 * WEEKS:].reshape(3, WEEKS, 2)
+    bought, came = np.zeros(WEEKS), np.zeros(WEEKS)
+    bought[-2:], came[[0, -2, -1]] = [1, 2], [1, 1, 2]
+    np.testing.assert_array_equal(weeks[1, :, 0], bought)
+    assert not weeks[[0, 2], :, 0].any()
+    np.testing.assert_array_equal(weeks[..., 1], np.tile(0.5 * came - 0.5, (3, 1)))
+
+
 def test_features_see_only_the_history_window() -> None:
     whole = events()
     window = whole.between(DAY - CONFIG.history_days, DAY + CONFIG.horizon_days)
-    first, second = (snapshot_at(source, DAY, CONFIG) for source in (whole, window))
+    first, second = (snapshot_at(source, DAY, CONFIG, True) for source in (whole, window))
+    bare = snapshot_at(whole, DAY, CONFIG).features
+    np.testing.assert_array_equal(bare, first.features[..., :bare.shape[-1]])
     np.testing.assert_array_equal(first.features, second.features)
     np.testing.assert_array_equal(first.targets, second.targets)
 
@@ -68,7 +87,7 @@ def test_hostile_values_stay_within_the_bounds(hostile: float) -> None:
     bad = replace(base, quantity=np.full_like(base.quantity, hostile),
                   value=np.full_like(base.value, hostile))
     with np.errstate(all="ignore"):
-        features = snapshot_at(bad, DAY, CONFIG).features
+        features = snapshot_at(bad, DAY, CONFIG, True).features
     assert np.isfinite(features).all() and np.abs(features).max() <= BOUND
 
 

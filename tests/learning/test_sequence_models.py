@@ -36,15 +36,15 @@ def test_the_gru_is_torchs() -> None:
         reference.weight_hh_l0.copy_(model.states.weight)
         reference.bias_hh_l0.copy_(model.states.bias)
     x = features()
-    _, last = reference(SHAPE.history(x))
-    torch.testing.assert_close(model(x), model.head(x, last[0]))
+    _, last = reference(SHAPE.history(x)[:, 0])
+    torch.testing.assert_close(model(x), model.head(x, last[0, :, None]))
 
 
-@pytest.mark.parametrize(("kernel", "levels"), [(2, 2), (3, 1), (3, 2), (1, 3)])
+@pytest.mark.parametrize(("kernel", "levels"), [(2, 2), (3, 1), (3, 2), (1, 3), (2, 3), (7, 1)])
 def test_the_tcn_is_a_stack_of_dilated_causal_convolutions(kernel: int, levels: int) -> None:
     model = shuffled(TCN(SHAPE, 4, kernel, levels))
     x = features()
-    state, dilation = SHAPE.history(x).transpose(1, 2), 1
+    state, dilation = SHAPE.history(x)[:, 0].transpose(1, 2), 1
     for level in model.levels:
         width = level.in_features // kernel
         # Lag k of our windows is tap kernel - 1 - k of a convolution.
@@ -52,7 +52,8 @@ def test_the_tcn_is_a_stack_of_dilated_causal_convolutions(kernel: int, levels: 
         padded = nn.functional.pad(state, (dilation * (kernel - 1), 0))
         state = torch.tanh(nn.functional.conv1d(padded, weight, level.bias, dilation=dilation))
         dilation *= kernel
-    torch.testing.assert_close(model(x), model.head(x, state[..., -1]), atol=1e-5, rtol=1e-5)
+    reference = model.head(x, state[:, None, :, -1])
+    torch.testing.assert_close(model(x), reference, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tcn", "dpgru"])
@@ -73,12 +74,27 @@ def test_the_history_matters_and_each_output_has_its_own_features(name: str) -> 
     x = features()
     before = model(x)
     changed = x.clone()
-    SHAPE.history(changed)[:, -1] += 1
+    SHAPE.history(changed)[:, 0, -1] += 1
     assert (model(changed) != before).all()
     changed = x.clone()
     SHAPE.groups(changed)[:, 7] += 1
     different = (model(changed) != before).any(0)
     assert different.tolist() == [hour == 7 for hour in range(24)]
+
+
+@pytest.mark.parametrize("name", ["tcn", "dpgru"])
+def test_a_history_of_each_output_reaches_no_other(name: str) -> None:
+    shape = InputShape(outputs=3, per_output=2, steps=4, channels=2, series=3)
+    model = shuffled(build_model(ModelConfig(name, 4), shape, 3))
+    x = torch.randn(6, shape.size)
+    before = model(x)
+    changed = x.clone()
+    shape.history(changed)[:, 1, -1] += 1
+    assert (model(changed) != before).any(0).tolist() == [False, True, False]
+    # The same history and features at two outputs: the same answer.
+    shape.history(changed)[:, 2] = shape.history(changed)[:, 1]
+    shape.groups(changed)[:, 2] = shape.groups(changed)[:, 1]
+    torch.testing.assert_close(*model(changed)[:, 1:].T)
 
 
 @pytest.mark.parametrize("name", ["tcn", "dpgru"])

@@ -45,7 +45,8 @@ CASES = [
         (InputShape(3, 2, steps=1, channels=1), Huber(0.5)))),
     *(Case(model, shape, loss) for model in ("tcn", "dpgru") for shape, loss in (
         (InputShape(1, 1, steps=3, channels=2), CrossEntropy()),
-        (InputShape(3, 1, steps=4, channels=1), Huber(0.5))))]
+        (InputShape(3, 1, steps=4, channels=1), Huber(0.5)),
+        (InputShape(2, 1, steps=2, channels=1, series=2), Huber(0.5))))]
 every_case = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case.model} {case.shape.outputs}")
 
@@ -57,7 +58,7 @@ def customers(case: Case, n: int = 9, examples: int = 5, seed: int = 0) -> Custo
     mask = random.random((n, examples)) < 0.6
     mask[:, 0] = True
     mask[-1:] = False
-    features = random.normal(size=(n, examples, FEATURES)).astype(np.float32)
+    features = random.normal(size=(n, examples, case.shape.size)).astype(np.float32)
     outputs = case.shape.outputs
     noise = random.normal(size=(n, examples, outputs))
     targets = (features.sum(-1, keepdims=True) + noise).astype(np.float32)
@@ -221,4 +222,7 @@ def test_the_layout_of_an_example() -> None:
     shape = InputShape(outputs=2, per_output=3, steps=4, channels=5)
     flat = np.arange(2 * shape.size, dtype=np.float32).reshape(2, shape.size)
     assert shape.groups(flat)[1, 1, 0] == shape.size + 3
-    assert shape.history(flat)[0, 1, 2] == 6 + 5 + 2
+    assert shape.history(flat)[0, 0, 1, 2] == 6 + 5 + 2
+    own = InputShape(outputs=2, per_output=3, steps=4, channels=5, series=2)
+    flat = np.arange(own.size, dtype=np.float32)
+    assert own.history(flat)[1, 1, 2] == 6 + 20 + 5 + 2

@@ -33,8 +33,11 @@ def write(tmp_path: Path) -> Write:
     return made
 
 
-def load(path: Path, seed: int = 0, **settings: object) -> PartnerData:
-    return UtilityLoad(TaskConfig(name="utility_load", **settings), seed).load(path)
+SHAPE = UtilityLoad(TaskConfig(name="utility_load"), 0, history=True).shape
+
+
+def load(path: Path, seed: int = 0, history: bool = True, **settings: object) -> PartnerData:
+    return UtilityLoad(TaskConfig(name="utility_load", **settings), seed, history).load(path)
 
 
 def rows(customers: Customers) -> set[bytes]:
@@ -50,13 +53,21 @@ def test_splits_follow_each_homes_own_time(write: Write) -> None:
     assert n == len(data.validation) == len(data.test) and n + len(data.heldout) == 12
     assert 0 < len(data.heldout) < 12
     for part in (data.train, data.validation, data.test, data.heldout):
-        assert part.features.shape[1:] == (part.mask.shape[1], UtilityLoad.shape.size)
+        assert part.features.shape[1:] == (part.mask.shape[1], SHAPE.size)
         assert part.targets.shape[2] == HOURS
     parts = [rows(part) for part in (data.train, data.validation, data.test, data.heldout)]
     assert len(set.union(*parts)) == sum(map(len, parts))
     days = 84 - 7
     assert data.train.mask.sum(1).tolist() == [63 - 7] * n
     assert len(set.union(*parts[:3])) == n * days
+
+
+def test_without_a_history_the_other_features_are_the_same(write: Write) -> None:
+    path = write(NORTH)
+    whole, bare = load(path), load(path, history=False, holdout_partners=[])
+    assert bare.train.features.shape[2] == SHAPE.outputs * SHAPE.per_output
+    np.testing.assert_array_equal(bare.train.features,
+                                  whole.train.features[..., :bare.train.features.shape[2]])
 
 
 def test_one_home_more_moves_no_other(write: Write) -> None:
@@ -71,7 +82,7 @@ def test_only_named_partners_hold_homes_out(write: Write) -> None:
     assert len(load(path, holdout_partners=["south"]).heldout) == 0
     assert len(load(path, holdout_partners=["north"]).heldout) > 0
     assert load(path, holdout_partners=["south"]).heldout.features.shape[2] == (
-        UtilityLoad.shape.size)
+        SHAPE.size)
 
 
 def test_where_nothing_is_said_small_fetched_utilities_hold_nobody_out() -> None:
@@ -107,7 +118,8 @@ def test_long_histories_are_thinned_evenly(write: Write) -> None:
 
 
 def test_the_naive_rule_is_a_model_that_says_nothing(write: Write) -> None:
-    data, config = load(write(NORTH)), Config(task=TaskConfig(name="utility_load"))
+    config = Config(task=TaskConfig(name="utility_load"))
+    data = load(write(NORTH), history=False)
     model = make_model(config)
     np.testing.assert_allclose(scores(model, data.test), data.test.naive, atol=1e-6)
     metric, loss = UtilityLoad.metric, UtilityLoad.loss

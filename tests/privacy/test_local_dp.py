@@ -85,10 +85,11 @@ def test_one_sample_is_one_customer(make: type[nn.Module]) -> None:
     assert np.allclose(samples, loop_gradients(model, data), atol=1e-6)
 
 
+@pytest.mark.parametrize("series", [1, 3])
 @pytest.mark.parametrize("name", ["linear", "mlp", "tcn", "dpgru"])
-def test_a_model_of_several_outputs(name: str) -> None:
+def test_a_model_of_several_outputs(name: str, series: int) -> None:
     """One step on all customers is the clipped sum of the gradients that federated rounds take."""
-    shape, loss = InputShape(outputs=3, per_output=2, steps=4, channels=2), Huber(0.5)
+    shape, loss = InputShape(3, 2, steps=4, channels=2, series=series), Huber(0.5)
     model = build_model(ModelConfig(name, 4), shape, 1)
     features, _, mask = customers(7, f=shape.size)
     goals = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)

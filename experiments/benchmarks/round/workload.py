@@ -44,8 +44,8 @@ class Workload:
     naive_rule = "none"
     feature_names = ()
 
-    def __init__(self, config: TaskConfig, seed: int) -> None:
-        del config, seed
+    def __init__(self, config: TaskConfig, seed: int, history: bool = False) -> None:
+        del config, seed, history
 
     def load(self, path: Path) -> PartnerData:
         """The file holds a client's number."""
