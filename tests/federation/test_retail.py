@@ -18,16 +18,18 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(path)
 
 
+CROSS = {"name": "retail_cross", "history_days": 56, "quiet_days": 0, "categories": []}
+DEMAND = {"name": "retail_demand", "history_days": 56, "quiet_days": 0, "horizon_days": 7,
+          "horizons": 4, "categories": CATEGORIES}
+
+
 @pytest.mark.parametrize(("task", "metric", "better"), [
-    ({"name": "retail_cross", "history_days": 56, "quiet_days": 0}, "auc", True),
-    ({"name": "retail_demand", "history_days": 56, "quiet_days": 0, "horizon_days": 7,
-      "horizons": 4, "categories": CATEGORIES}, "wape", False),
-])
+    (CROSS, "auc", True), (DEMAND, "wape", False)])
 def test_a_run_ends_with_a_comparison_and_released_metrics(  # type: ignore[no-untyped-def]
     configure, table: str, task, metric: str, better: bool
 ) -> None:
     result = simulate(configure(
-        task={"categories": [], **task, "path": table}, privacy={"name": "none"}))
+        task={**task, "path": table}, privacy={"name": "none"}))
     rows = {row.partner: row for row in result.comparisons}
     assert set(rows) == {"north", "south", "west", "all", "held out"}
     assert (result.metric, result.higher_is_better) == (metric, better)
@@ -36,3 +38,15 @@ def test_a_run_ends_with_a_comparison_and_released_metrics(  # type: ignore[no-u
     released, exact = result.released[f"test/{metric}"], rows["held out"].federated.value
     # A histogram is coarser than scores; sums are exact but for their grid.
     assert released == pytest.approx(exact, abs=0.1 if better else 0.01)
+
+
+@pytest.mark.parametrize(("task", "model"), [
+    ({"name": "retail_repeat", "categories": CATEGORIES}, "tcn"), (CROSS, "dpgru"),
+    (DEMAND, "tcn")])
+def test_models_that_read_the_weeks_before_train_on_an_own_table(  # type: ignore[no-untyped-def]
+    configure, table: str, task, model: str
+) -> None:
+    result = simulate(configure(task={**task, "path": table}, model={"name": model, "hidden": 4},
+                                privacy={"name": "none"}, strategy={"rounds": 5}))
+    (whole,) = (row for row in result.comparisons if row.partner == "all")
+    assert whole.federated.value != pytest.approx(0.5 if model == "dpgru" else whole.naive.value)
