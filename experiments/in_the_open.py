@@ -8,10 +8,12 @@ made here is a release.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -28,7 +30,7 @@ from learning.training import scores
 from strategies.agreement import Agreement
 from strategies.optimiser import ServerState, step
 
-Part = Callable[[PartnerData], Customers]
+Part = Literal["validation", "test", "heldout"]
 
 
 def composed(*overrides: str) -> Config:
@@ -39,6 +41,13 @@ def composed(*overrides: str) -> Config:
     ConfigStore.instance().store(name="schema", node=asdict(Config()))
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         return from_hydra(compose(config_name="config", overrides=list(overrides)))
+
+
+def with_epsilon(config: Config, epsilon: float) -> Config:
+    """``config`` with noise shares for ``epsilon``; inf: without noise."""
+    if math.isinf(epsilon):
+        return replace(config, privacy=replace(config.privacy, name="none"))
+    return replace(config, privacy=replace(config.privacy, name="noise_shares", epsilon=epsilon))
 
 
 @dataclass(frozen=True)
@@ -59,18 +68,17 @@ class Case:
     def task(self) -> Task:
         return make_task(self.config)
 
-    def with_settings(self, *, epsilon: float | None, **settings: float) -> Case:
-        """Another epsilon (None: no noise), clip_norm or learning_rate on the same data."""
-        privacy = self.config.privacy
-        privacy = (replace(privacy, name="none") if epsilon is None
-                   else replace(privacy, name="noise_shares", epsilon=epsilon))
-        strategy = self.config.strategy
-        if "clip_norm" in settings:
-            privacy = replace(privacy, clip_norm=settings["clip_norm"])
-        if "learning_rate" in settings:
-            strategy = replace(strategy, learning_rate=settings["learning_rate"])
+    def under(self, config: Config) -> Case:
+        """The same data for another model (that reads as much), privacy or strategy."""
         return replace(self, config=replace(
-            self.config, privacy=privacy, strategy=strategy).validate())
+            config, task=self.config.task, federation=self.config.federation).validate())
+
+    def at(self, epsilon: float, clip_norm: float, learning_rate: float) -> Case:
+        """The same data with other settings (see :func:`with_epsilon`)."""
+        config = with_epsilon(self.config, epsilon)
+        return self.under(replace(
+            config, privacy=replace(config.privacy, clip_norm=clip_norm),
+            strategy=replace(config.strategy, learning_rate=learning_rate)))
 
     def train(self, noise: np.random.Generator) -> nn.Module:
         """Each partner's clipped sum as float32 with its share of the noise, a plain sum, a step;
@@ -95,15 +103,8 @@ class Case:
               partners: Sequence[str] = ()) -> float:
         """Exact metric over the customers of ``part``, each scored by its partner's model; the
         naive rule's without one. ``partners``: empty for all."""
-        chosen = {name: part(self.datas[name]) for name in partners or self.datas}
+        chosen: dict[str, Customers] = {
+            name: getattr(self.datas[name], part) for name in partners or self.datas}
         return exact(self.task.metric, [
             (customers, customers.naive if model_of is None
              else scores(model_of(name), customers)) for name, customers in chosen.items()])
-
-
-def validation(data: PartnerData) -> Customers:
-    return data.validation
-
-
-def test(data: PartnerData) -> Customers:
-    return data.test

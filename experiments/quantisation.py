@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conf.schema import Config, InvalidConfig
 from experiments.series import Place, whole_numbers, with_run
@@ -88,51 +85,12 @@ def _metrics(config: Config, setting: Setting, seeds: tuple[int, ...]
 
 
 def train_on_floats(config: Config) -> float:
-    """The run that the protocol stands for, without it: each partner's clipped sum as float32,
-    continuous Gaussian noise of the size that the plan wants before any rounding, a plain sum,
-    the same steps. Returns the exact test metric over all partners."""
-    from experiments.simulate import prepared
-    from learning.models import get_flat
-    from learning.registry import load_partner, make_model
-    from strategies.agreement import Agreement
-    from strategies.optimiser import ServerState, step
+    """The exact test metric over all partners of the run without integers and ciphers."""
+    from experiments.in_the_open import Case
 
-    with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
-        config = prepared(config, Path(folder))
-        agreement = Agreement.of(config)
-        data = {name: load_partner(config, config.federation.sites[name])
-                for name in config.federation.partners}
-        noise = np.random.default_rng()
-        state = ServerState.start(get_flat(make_model(config)))
-        for _ in range(config.strategy.rounds):
-            total = _float_sum(state.model, data, config, agreement, noise)
-            state = step(state, total / agreement.divisor(agreement.partners), config.strategy)
-        return _test_metric(state.final, data, config)
-
-
-def _float_sum(model: NDArray[np.float64], data: Mapping[str, object], config: Config,
-               agreement: object, noise: np.random.Generator) -> NDArray[np.float64]:
-    from client.local_round import training_sums
-
-    update = agreement.training.region("update")
-    # What a partner adds, had rounding cost nothing: its share of the multiplier times C.
-    std = update.share_std_steps * update.step / update.inflation
-    parts = [training_sums(model, data[name], config, agreement, name)["update"]
-             .astype(np.float32) for name in agreement.partners]
-    parts = [part + noise.normal(0, std, part.size).astype(np.float32) for part in parts]
-    return np.sum(parts, axis=0, dtype=np.float32).astype(np.float64)
-
-
-def _test_metric(vector: NDArray[np.float64], data: Mapping[str, object], config: Config) -> float:
-    from learning.evaluation import exact
-    from learning.models import set_flat
-    from learning.registry import make_model, make_task
-    from learning.training import scores
-
-    model = make_model(config)
-    set_flat(model, vector)
-    return exact(make_task(config).metric,
-                 [(partner.test, scores(model, partner.test)) for partner in data.values()])
+    case = Case.of(config)
+    model = case.train(np.random.default_rng())
+    return case.value(lambda _: model, "test")
 
 
 def table(rows: list[tuple[Setting, list[float], float]]) -> str:

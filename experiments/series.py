@@ -23,6 +23,17 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """ "0.1,3,inf" -> (0.1, 3.0, inf), all above 0. Raises ArgumentTypeError."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 0.1,0.3,1") from None
+    if not all(number > 0 for number in found):
+        raise argparse.ArgumentTypeError(f"{text!r} holds a number that is not above 0")
+    return found
+
+
 def averaged(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of the values and of both interval bounds over seeds. A seed changes the split and
     the noise, so the bounds keep the sampling error of the customers; they do not shrink with
@@ -57,6 +68,14 @@ def interval_text(estimate: Estimate, signed: bool = False) -> str:
     if math.isnan(estimate.low):
         return f"{estimate.value:{sign}.3f}"
     return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+
+
+def markdown_head(*names: str) -> str:
+    return "| " + " | ".join(names) + " |\n|" + "---|" * len(names)
+
+
+def markdown_row(name: str, values: Iterable[float]) -> str:
+    return f"| {name} | " + " | ".join(f"{value:.4f}" for value in values) + " |"
 
 
 Table = Callable[[tuple[int, ...]], Iterable[str]]

@@ -18,9 +18,9 @@ from learning.training import scores, train_locally
 
 WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0, "tcn": 1.0, "dpgru": 1.0}
 """Of the baselines, per model, where a task has no better one; chosen on validation
-(python -m experiments.task_study decay): near the best for partners of every size, where less
-would weaken small ones, more large ones. Those of tcn and dpgru are not chosen yet: compare their
-federation with the best local model of any kind."""
+(python -m experiments.model_study decay): near the best for partners of every size, where less
+would weaken small ones, more large ones. Those of tcn and dpgru are chosen for utility_load
+alone: elsewhere compare their federation with the best local model of any kind."""
 RESAMPLES = 500
 FEWEST_FOR_INTERVALS = 5
 """Resamples of fewer customers say nothing about those who are not there."""

@@ -44,7 +44,8 @@ class UtilityLoad:
 
     loss = Huber(bend=0.1, clip=2.0)
     metric = MeanAbsoluteError("kWh", _SCALE_OF_ERROR)
-    weight_decay: Mapping[str, float] = MappingProxyType({"linear": 0.3, "mlp": 0.1})
+    weight_decay: Mapping[str, float] = MappingProxyType(
+        {"linear": 0.3, "mlp": 0.1, "tcn": 0.3})
     feature_bound = BOUND
     naive_rule = "mean of the last seven days at each hour"
 

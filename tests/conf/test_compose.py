@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from conf.compose import CONFIG_DIR, from_hydra, from_json, to_json
 from conf.schema import Config, InvalidConfig
@@ -37,6 +38,16 @@ def test_every_option_composes(override: str) -> None:
 @pytest.mark.parametrize("name", _options("experiment"))
 def test_every_experiment_composes_and_changes_something(name: str) -> None:
     assert _compose(f"experiment={name}") != _compose()
+
+
+@pytest.mark.parametrize("name", _options("tuned/model"))
+def test_what_is_tuned_for_a_model_is_found_by_task_and_model(name: str) -> None:
+    task, model = name.split("-")
+    composed = asdict(_compose(f"task={task}", f"model={model}"))
+    tuned = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "tuned" / "model" / f"{name}.yaml"))
+    assert tuned
+    for group, values in tuned.items():
+        assert values and values.items() <= composed[group].items()
 
 
 def test_pairs_of_privacy_and_encryption_compose() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf.schema import Config, InvalidConfig, TaskConfig
-from experiments.task_study import task_config
+from conf.schema import InvalidConfig, TaskConfig
+from experiments.in_the_open import composed
 from learning.features import BOUND, HISTORY_FEATURES, Events, snapshot_at
 from learning.holdout import first_by_hash, held_out
 from learning.registry import load_partner
@@ -165,7 +165,7 @@ def test_impossible_tasks_are_refused_by_key(
 
 
 def test_bundled_data_is_six_partners_and_described_without_data(tmp_path: Path) -> None:
-    config = replace(Config(), task=task_config())
+    config = composed("task=retail_repeat")
     task = RetailRepeat(config.task, 0)
     files = task.split_by_partner(tmp_path)
     about = task.describe()
