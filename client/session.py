@@ -49,6 +49,7 @@ class Session:
     data: PartnerData
     key: SharedKey
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _sealers: dict[str, Sealer] = field(default_factory=dict, repr=False)
 
     @classmethod
     def start(cls, config_json: str, site: Site) -> Session:
@@ -76,9 +77,9 @@ class Session:
             model = self._model(bound, request.model)
             self._spend(bound, request.kind)
             began = time.perf_counter()
+            sealer = self._sealer(request.kind)  # its processes start while this one trains
             values = self._values(request.kind, model)
             trained = time.perf_counter()
-            sealer = Sealer(self.key, self.agreement.layout(request.kind), self._index)
             blocks = sealer.seal(values, _from_model(bound, model_digest(request.model)))
             train_s, encrypt_s = trained - began, time.perf_counter() - trained
             replies.put(bound, blocks)
@@ -108,6 +109,13 @@ class Session:
             answers.put(bound, (reply.model, reply.state))
             return reply
         return replace(reply, model=kept[0], state=kept[1])
+
+    def _sealer(self, kind: str) -> Sealer:
+        """Made once: the processes that it shares its work with stay for the next round."""
+        if kind not in self._sealers:
+            self._sealers[kind] = Sealer(self.key, self.agreement.layout(kind), self._index,
+                                         self.site.processes)
+        return self._sealers[kind]
 
     @property
     def _index(self) -> int:

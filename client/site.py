@@ -26,11 +26,13 @@ class Site:
     key_path: Path
     state_path: Path
     epsilon_limit: float | None
+    processes: int | None = None
+    """How many share the encryption of an update on this machine; None: as many as pay."""
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any]) -> Site:
-        """Read ``partner``, ``data-path``, ``key-path``, ``state-path`` and ``epsilon-limit``.
-        Raises SiteError naming the key."""
+        """Read ``partner``, ``data-path``, ``key-path``, ``state-path``, ``epsilon-limit`` and, if
+        given, ``processes``. Raises SiteError naming the key."""
 
         def text(key: str) -> str:
             value = node_config.get(key)
@@ -40,7 +42,8 @@ class Site:
             return value
 
         site = cls(text("partner"), Path(text("data-path")), Path(text("key-path")),
-                   Path(text("state-path")), _limit(node_config.get("epsilon-limit")))
+                   Path(text("state-path")), _limit(node_config.get("epsilon-limit")),
+                   _processes(node_config.get("processes")))
         for key, path in (("data-path", site.data_path), ("key-path", site.key_path)):
             if not path.is_file():
                 raise SiteError(f"node configuration: {key} is not a file: {path}")
@@ -56,3 +59,12 @@ def _limit(value: object) -> float | None:
                         'this partner lets its customers\' privacy cost over all runs (or '
                         '"unlimited", for simulations)')
     return float(value)
+
+
+def _processes(value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)
+                              or not 1 <= value <= 64):
+        raise SiteError("node configuration: processes must be a whole number from 1 to 64, how "
+                        "many share the encryption of an update; leave it out to use as many as "
+                        "pay")
+    return value

@@ -80,6 +80,17 @@ class Place:
         return cls(kind, number, SUM_CLIENT, index, count)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Blocks of an update from number ``first`` on, of ``count`` in all (0: these are all)."""
+
+    first: int
+    count: int
+
+
+WHOLE = Part(0, 0)
+
+
 def frame(parameters: Parameters, place: Place, *body: bytes | memoryview) -> bytes:
     """One block: header and body."""
     start = _start(parameters, place)

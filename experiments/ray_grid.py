@@ -38,7 +38,7 @@ class SitedApp:
     it tells a client only its number. Picklable, for Ray."""
 
     app: ClientApp
-    nodes: tuple[Mapping[str, str], ...]
+    nodes: tuple[Mapping[str, str | int], ...]
     run_config: UserConfig
 
     def __call__(self, message: Message, context: Context) -> Message:
@@ -50,7 +50,7 @@ class SitedApp:
 
 
 def run_on_ray(server_app: ServerApp, client_app: ClientApp,
-               nodes: Mapping[str, Mapping[str, str]], run_config: UserConfig,
+               nodes: Mapping[str, Mapping[str, str | int]], run_config: UserConfig,
                federation: FederationConfig) -> Context:
     """Run both apps to the end and return the ServerApp's context.
 

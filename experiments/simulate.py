@@ -46,11 +46,12 @@ def simulate(config: Config) -> object:
         key = _key(config, work / "federation.key")
         nodes = {name: _node(work, name, config.federation.sites[name])
                  for name in config.federation.partners}
-        server_app = make_app(lambda sealed: open_model(key, sealed).content.vector)
+        server_app = make_app(lambda sealed: open_model(key, sealed).content.vector, processes=1)
         return read_result(_run_apps(config, nodes, server_app))
 
 
-def _run_apps(config: Config, nodes: dict[str, dict[str, str]], server_app: ServerApp) -> Context:
+def _run_apps(config: Config, nodes: dict[str, dict[str, str | int]], server_app: ServerApp
+              ) -> Context:
     """The server's context after the run, on the engine that ``federation`` names."""
     from client.app import app as client_app
     from experiments.local_grid import LocalGrid, run_server_app
@@ -119,11 +120,12 @@ def _estimate(customers: int) -> int:
     return round(customers, -1) if customers >= 10 else max(1, customers)
 
 
-def _node(work: Path, name: str, data: str) -> dict[str, str]:
+def _node(work: Path, name: str, data: str) -> dict[str, str | int]:
+    """One process a client: the cores are busy with other clients."""
     state = work / "state" / name
     state.mkdir(parents=True, exist_ok=True)
     return {"partner": name, "data-path": data, "key-path": str(work / "federation.key"),
-            "state-path": str(state), "epsilon-limit": "unlimited"}
+            "state-path": str(state), "epsilon-limit": "unlimited", "processes": 1}
 
 
 def main(argv: list[str]) -> int:

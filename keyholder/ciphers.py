@@ -15,7 +15,7 @@ from encryption.ckks import CKKSParameters
 from encryption.packing import pack, unpack
 from encryption.rlwe import RLWEParameters
 from encryption.types import Parameters, Refused
-from encryption.wire import Kind, Place, check_count
+from encryption.wire import WHOLE, Kind, Part, Place, check_count
 from keyholder.keys import KeyFileError, SharedKey
 from keyholder.refusals import DigitOutOfRange, GridCheckFailed
 from keyholder.rlwe import RLWECipher, UnusableSecret
@@ -24,8 +24,10 @@ from keyholder.secret_bytes import Readable
 
 
 class SumCipher(Protocol):
-    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
-        """Signed digits of one client in round ``number``, closing zeros included -> its blocks."""
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int, part: Part = WHOLE
+                ) -> tuple[bytes, ...]:
+        """Signed digits of one client in round ``number``, closing zeros included -> its blocks;
+        or those of a part."""
 
     def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int) -> Sequence[Any]:
         """What :meth:`decrypt` takes. Raises Refused unless these are well-formed summed blocks of
@@ -61,14 +63,15 @@ class CKKSCipher:
         self._encryptor = seal.Encryptor(context, secret)
         self._decryptor = seal.Decryptor(context, secret)
 
-    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int, part: Part = WHOLE
+                ) -> tuple[bytes, ...]:
         slots = pack(digits, self._parameters)
         scale, plain = float(self._parameters.scale), seal.Plaintext()
         blocks = []
         with MemoryFile() as file:
-            for index, row in enumerate(slots):
+            for index, row in enumerate(slots, part.first):
                 self._encoder.encode(row.tolist(), scale, plain)
-                place = Place(Kind.FRESH, number, client, index, len(slots))
+                place = Place(Kind.FRESH, number, client, index, part.count or len(slots))
                 blocks.append(dump_fresh(self._encryptor.encrypt_symmetric(plain),
                                          self._parameters, place, file))
         return tuple(blocks)
@@ -106,12 +109,13 @@ class PlaintextCipher:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
 
-    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int, part: Part = WHOLE
+                ) -> tuple[bytes, ...]:
         rows = digits.reshape(-1, self._parameters.values_per_block)
         return tuple(
             dump_words(row, self._parameters,
-                       Place(Kind.FRESH_WORDS, number, client, index, len(rows)))
-            for index, row in enumerate(rows))
+                       Place(Kind.FRESH_WORDS, number, client, index, part.count or len(rows)))
+            for index, row in enumerate(rows, part.first))
 
     def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int
               ) -> list[memoryview]:

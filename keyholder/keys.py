@@ -119,6 +119,10 @@ class SharedKey:
         """Overwrite the secrets in memory. Whatever still uses the key raises SecretWiped."""
         self._frame.close()
 
+    def frame(self) -> memoryview:
+        """What the constructor takes, in place. For this package only."""
+        return self._frame.view
+
     def check_fits(self, parameters: Parameters) -> None:
         """Raises KeyFileError if the key was made for other parameters."""
         if self.fingerprint != parameters.fingerprint:

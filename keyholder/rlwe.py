@@ -28,7 +28,9 @@ from encryption import rlwe
 from encryption.rlwe import BATCH, RING_DEGREE, RLWEParameters
 from encryption.types import Refused
 from encryption.wire import (
+    WHOLE,
     Kind,
+    Part,
     Place,
     Words,
     check_count,
@@ -101,7 +103,8 @@ class RLWECipher:
         if hasattr(self, "_room"):
             self._room.coins.uniform(bytes(rlwe.SEED_BYTES), 0, BATCH)
 
-    def encrypt(self, digits: NDArray[np.int64], number: int, client: int) -> tuple[bytes, ...]:
+    def encrypt(self, digits: NDArray[np.int64], number: int, client: int, part: Part = WHOLE
+                ) -> tuple[bytes, ...]:
         parameters, seed, blocks = self._parameters, os.urandom(rlwe.SEED_BYTES), []
         sizes = parameters.block_values(len(digits))
         ends = np.cumsum(sizes)
@@ -113,10 +116,11 @@ class RLWECipher:
             c0 *= parameters.step
             c0 += self.errors(count)[:, :width]
             words = c0.view(np.uint64)
-            words += self.product(self._room.public.uniform(seed, batch.start, count))[:, :width]
+            first = part.first + batch.start
+            words += self.product(self._room.public.uniform(seed, first, count))[:, :width]
             bodies = pack_bits(rlwe.drop(words, parameters.cut), parameters.kept_bits)
-            for index, body in enumerate(bodies, batch.start):
-                place = Place(Kind.FRESH, number, client, index, len(sizes))
+            for index, body in enumerate(bodies, first):
+                place = Place(Kind.FRESH, number, client, index, part.count or len(sizes))
                 blocks.append(frame(parameters, place, seed, body))
         return tuple(blocks)
 

@@ -23,6 +23,8 @@ summed over 2^13 digits, stay below 2^62: int64 is exact, and no BLAS with its t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
@@ -37,19 +39,23 @@ _PIECE_BITS = 16
 _ZEROS = memoryview(bytes(8 * (_STRETCH + TAGS - 1)))
 
 
-def tags(digits: NDArray[np.int64], key: SharedKey, round_id: RoundId) -> tuple[int, ...]:
-    """(n,) digits with |d| <= 2^31 -> three tags below p."""
+def tags(digits: NDArray[np.int64], key: SharedKey, round_id: RoundId, first: int = 0
+         ) -> tuple[int, ...]:
+    """(n,) digits with |d| <= 2^31 -> three tags below p. Of the digits of an update from number
+    ``first`` (even) on: what they add to its tags, see :func:`add`."""
     secret = _stream_key(key, round_id)
-    totals = [0] * TAGS
-    for first in range(0, len(digits), _STRETCH):
-        found = _stretch_tags(digits, secret, first)
-        totals = [total + more for total, more in zip(totals, found, strict=True)]
-    return tuple(total % PRIME for total in totals)
+    found = (_stretch_tags(digits[at : at + _STRETCH], secret, first + at)
+             for at in range(0, len(digits), _STRETCH))
+    return add((0,) * TAGS, *found)
 
 
-def _stretch_tags(digits: NDArray[np.int64], secret: bytes, first: int) -> list[int]:
+def add(*found: Sequence[int]) -> tuple[int, ...]:
+    """What parts of an update add to its tags -> its tags."""
+    return tuple(sum(each) % PRIME for each in zip(*found, strict=True))
+
+
+def _stretch_tags(stretch: NDArray[np.int64], secret: bytes, first: int) -> list[int]:
     """What the stretch of digits from number ``first`` on adds to each tag."""
-    stretch = digits[first : first + _STRETCH]
     limbs = _coefficients(secret, first, len(stretch) + TAGS - 1).view("<u4").reshape(-1, 2)
     pieces, totals = _pieces(stretch), [0] * TAGS
     for limb in range(2):

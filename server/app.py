@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import time
 from dataclasses import asdict
@@ -12,7 +13,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from conf.compose import from_json
-from conf.schema import Config
+from conf.schema import Config, InvalidConfig
+from encryption.shared_sum import Sums
 from learning.models import get_flat
 from learning.registry import make_model, make_task
 from learning.results import Comparison, Estimate, RunResult
@@ -31,17 +33,20 @@ from strategies.optimiser import ServerState
 
 log = logging.getLogger("veilsum")
 _RESULT = "veilsum.result"
+_PROCESSES = "VEILSUM_PROCESSES"
 
 
-def make_app(reader: Reader | None = None) -> ServerApp:
+def make_app(reader: Reader | None = None, processes: int | None = None) -> ServerApp:
     """The operator's app. ``reader`` opens a sealed model for the comparison at the end of a
-    simulation; a deployment's server has none."""
+    simulation; a deployment's server has none. ``processes``: how many share the addition of
+    updates; None: what the environment's VEILSUM_PROCESSES says, or else as many as pay."""
     made = ServerApp()
 
     @made.main()
     def main(grid: Grid, context: Context) -> None:
         """Run the federation of the run config's ``config``; leave the result in the context."""
-        result = run_federation(from_json(str(context.run_config["config"])), grid, reader)
+        result = run_federation(from_json(str(context.run_config["config"])), grid, reader,
+                                _asked() if processes is None else processes)
         context.state[_RESULT] = ConfigRecord({"json": json.dumps(asdict(result))})
 
     return made
@@ -62,7 +67,17 @@ def read_result(context: Context) -> RunResult:
     return RunResult(comparisons=rows, **fields)
 
 
-def run_federation(config: Config, grid: Grid, reader: Reader | None = None) -> RunResult:
+def _asked() -> int | None:
+    """How many processes this machine's operator asks for. Raises InvalidConfig."""
+    text = os.environ.get(_PROCESSES)
+    if text is not None and not (text.isdecimal() and 1 <= int(text) <= 64):
+        raise InvalidConfig(_PROCESSES, f"must be a whole number from 1 to 64, got {text!r}; unset "
+                            "it in the server's environment to use as many as pay")
+    return None if text is None else int(text)
+
+
+def run_federation(config: Config, grid: Grid, reader: Reader | None = None,
+                   processes: int | None = 1) -> RunResult:
     """Join, train, release the test, record. Raises InvalidConfig, TooFewUpdates, KeysDiffer,
     OpeningFailed; MLflow then shows the run as failed, or killed on Ctrl-C."""
     began = time.perf_counter()
@@ -83,7 +98,7 @@ def run_federation(config: Config, grid: Grid, reader: Reader | None = None) -> 
                       agreement.parameters.fingerprint, config.strategy.timeout_s)
         work = Recording(config, agreement, tracker, progress, Oracle.of(config),
                          ReleasedMetrics(metric), _start(config), warning)
-        released = _train_and_test(work, cohort, run, grid)
+        released = _train_and_test(work, cohort, run, grid, processes)
         return finish(work, released, began, reader)
 
 
@@ -107,20 +122,22 @@ def _dataset(config: Config) -> DatasetDescription:
                               tuple(config.federation.partners), task.feature_names)
 
 
-def _train_and_test(work: Recording, cohort: Cohort, run: str, grid: Grid) -> dict[str, float]:
+def _train_and_test(work: Recording, cohort: Cohort, run: str, grid: Grid,
+                    processes: int | None) -> dict[str, float]:
     """All rounds, then the test release of the final model."""
     config, agreement = work.config, work.agreement
 
-    def strategy(kind: str) -> EncryptedFedAvg:
+    def strategy(kind: str, rounds: int) -> EncryptedFedAvg:
         rules = Rules(
             run=run, layout=agreement.layout(kind), values=agreement.leaving_size(kind),
             quorum=config.quorum, opener=config.opener, timeout_s=config.strategy.timeout_s)
         return EncryptedFedAvg(
             rules, cohort, work.model, lambda left: agreement.dequantise(kind, left),
-            agreement.divisor, work.on_round)
+            agreement.divisor, work.on_round,
+            Sums(rules.layout, processes, rounds * len(agreement.partners)))
 
     work.progress.begin_rounds()
-    strategy("train").start(grid, ArrayRecord(), config.strategy.rounds)
+    strategy("train", config.strategy.rounds).start(grid, ArrayRecord(), config.strategy.rounds)
     work.progress.stage("testing on customers that never trained")
-    report = strategy("test").run_round(grid, work.model, config.strategy.rounds + 1, "test")
+    report = strategy("test", 1).run_round(grid, work.model, config.strategy.rounds + 1, "test")
     return work.released.after_test(report.sums, noise_stds(agreement.test, len(report.answered)))

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
+from encryption.processes import HelperLost
+from encryption.shared_sum import Sums
 from encryption.types import Accumulator, OpeningClaim, Parameters, Refused, RoundId
 from strategies import layout
 from strategies.cohort import Cohort, TooFewUpdates
@@ -84,7 +86,7 @@ class EncryptedFedAvg(Strategy):
     """``Rules`` fix what is accepted; ``model`` is where the rounds begin; ``dequantise`` turns
     opened integers into sums; the mean update is ``sums["update"] / divisor(answered)``, a public
     number, never a realised count. ``on_round`` hears each report (tracking, checkpoints,
-    evaluation)."""
+    evaluation). ``sums``: makes a round's accumulator, by default one in this process."""
 
     def __init__(
         self,
@@ -94,8 +96,10 @@ class EncryptedFedAvg(Strategy):
         dequantise: Callable[[NDArray[np.int64]], Mapping[str, Vector]],
         divisor: Callable[[tuple[str, ...]], float],
         on_round: Callable[[RoundReport], None],
+        sums: Sums | None = None,
     ) -> None:
         self.rules, self.cohort, self.model = rules, cohort, model
+        self.sums = sums or Sums(rules.layout)
         self.dequantise, self.divisor, self.on_round = dequantise, divisor, on_round
         self._fold = _Fold(make_accumulator(rules.layout))
 
@@ -129,11 +133,10 @@ class EncryptedFedAvg(Strategy):
     def run_round(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> RoundReport:
         """One round as the protocol says. Raises TooFewUpdates or OpeningFailed."""
         began = time.perf_counter()
-        self._fold = _Fold(make_accumulator(self.rules.layout, number))
-        self._aggregate(number, stream(grid, self._ask(model, number, kind), self.rules.timeout_s))
+        blocks = self._collect(grid, model, number, kind)
         fold = self._fold
         opening = time.perf_counter()
-        reply = self._open(grid, model, number, kind)
+        reply = self._open(grid, model, number, kind, blocks)
         open_s = time.perf_counter() - opening
         sums = self.dequantise(reply.opened.values)
         answered = tuple(sorted(fold.answered))
@@ -152,6 +155,20 @@ class EncryptedFedAvg(Strategy):
                 "open": open_s,
             },
         )
+
+    def _collect(self, grid: Grid, model: GlobalModel, number: int, kind: str
+                 ) -> tuple[bytes, ...]:
+        """Everybody's updates, summed. A sum that is lost is collected anew, in this process:
+        partners send the very bytes again. Raises TooFewUpdates."""
+        while True:
+            self._fold = _Fold(self.sums.start(number))
+            asked = self._ask(model, number, kind)
+            try:
+                self._aggregate(number, stream(grid, asked, self.rules.timeout_s))
+                return self._fold.accumulator.finish()
+            except HelperLost as error:
+                log.warning("round %d: %s; its sum is lost, asking again", number, error)
+                self.sums.close()
 
     def _moved(self, model: GlobalModel, reply: layout.OpenReply, sums: Mapping[str, Vector],
                answered: tuple[str, ...]) -> GlobalModel:
@@ -241,9 +258,9 @@ class EncryptedFedAvg(Strategy):
         if len(reply.blocks) != blocks:
             raise Refused(f"it sent {len(reply.blocks)} blocks instead of {blocks}")
 
-    def _open(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> layout.OpenReply:
+    def _open(self, grid: Grid, model: GlobalModel, number: int, kind: str,
+              blocks: tuple[bytes, ...]) -> layout.OpenReply:
         members = tuple(sorted(self.cohort.index(partner) for partner in self._fold.answered))
-        blocks = self._fold.accumulator.finish()
         claim = OpeningClaim(RoundId(self.rules.run, number), members, digest(blocks))
         request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, blocks,
                                      model_digest(model.outgoing(kind)), model.state)

@@ -205,3 +205,15 @@ def test_a_path_in_the_configuration_is_not_read(configure, clients, tmp_path: P
         session = Session.start(to_json(replace(federation.config, task=task)), site)
         assert session.config.task.path is None
         assert len(session.data.train)
+
+
+@pytest.mark.parametrize("processes", (0, -1, 65, 1.5, "2", True))
+def test_a_site_states_how_many_processes_in_a_whole_number(configure, clients, processes) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        node = next(iter(federation.nodes.values()))
+        assert Site.from_node_config(node).processes == 1  # a simulation's
+        assert Site.from_node_config({**node, "processes": 3}).processes == 3
+        rest = {key: value for key, value in node.items() if key != "processes"}
+        assert Site.from_node_config(rest).processes is None
+        with pytest.raises(SiteError, match="processes must be a whole number"):
+            Site.from_node_config({**node, "processes": processes})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,6 +15,9 @@ import experiments.local_grid
 import experiments.simulate
 from conf.schema import Config
 from encryption.parameters import choose_parameters
+from encryption.processes import HelperLost
+from encryption.shared_sum import Sums
+from encryption.types import Accumulator
 from experiments.local_grid import run_server_app
 from learning.results import RunResult
 from strategies.cohort import TooFewUpdates
@@ -225,3 +228,29 @@ def test_a_forged_sum_ends_the_run(configure, faulty) -> None:  # type: ignore[n
 
     with pytest.raises(OpeningFailed, match=r"PartnerMapMismatch|TagMismatch"):
         faulty(configure(federation={"workers": 1}), fault)
+
+
+def test_a_sum_that_is_lost_is_collected_again_from_the_same_bytes(  # type: ignore[no-untyped-def]
+        configure, faulty, monkeypatch) -> None:
+    """A process that adds a part of the blocks dies in round 2."""
+    start, started, sent = Sums.start, [], {}
+
+    def dying(self: Sums, number: int) -> Accumulator:
+        accumulator, attempt = start(self, number), started.count(number)
+        started.append(number)
+        fold = accumulator.fold
+
+        def lose(blocks: Sequence[bytes], client: int | None = None) -> None:
+            sent.setdefault((number, client), set()).add(tuple(blocks))
+            if (number, attempt, accumulator.count) == (2, 0, 1):
+                raise HelperLost("a helper process ended")
+            fold(blocks, client)
+
+        monkeypatch.setattr(accumulator, "fold", lose)
+        return accumulator
+
+    monkeypatch.setattr(Sums, "start", dying)
+    result = faulty(configure(strategy=QUORUM), lambda message: [message])
+    assert _answered(result) == [3, 3, 3] and not _refused(result)
+    assert started == [1, 2, 2, 3, 4]
+    assert len(sent) == 12 and all(len(bytes_sent) == 1 for bytes_sent in sent.values())
