@@ -38,6 +38,8 @@ class HelperLost(RuntimeError):
 
 def available() -> int:
     """Cores that this process may use, at most a few: parts get small, and memory is shared."""
+    if not hasattr(os, "sched_getaffinity"):  # nor memory without a name: no Linux
+        return 1
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 

@@ -14,14 +14,15 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
-from typing import Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, pairwise
+from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encryption.accumulator import Checked, fresh_block_bytes, make_accumulator
+from encryption.accumulator import Checked, Sum, fresh_block_bytes, make_accumulator
 from encryption.control import ControlLayout
 from encryption.parameters import choose_parameters
 from encryption.processes import READY, Desk, Helper, HelperLost, choose, desk
@@ -37,47 +38,73 @@ _NUMBERS, _NONE = struct.Struct("<II"), 2**32 - 1
 T = TypeVar("T")
 
 
-class _Part(Protocol):
-    """Some blocks of a sum. All but the constructor may raise HelperLost."""
+Work = Callable[[], T]
 
-    def check(self, blocks: Sequence[bytes], client: int | None) -> Checked: ...
-    def add(self, update: Checked) -> None: ...
-    def finish(self) -> tuple[bytes, ...]: ...
+
+class _Part(Protocol):
+    """Some blocks of a sum. A method begins something and returns what ends it; both may raise
+    HelperLost, and what ends a check Refused."""
+
+    def check(self, blocks: Sequence[bytes], client: int | None) -> Work[Checked]: ...
+    def add(self, update: Checked) -> Work[None]: ...
+    def finish(self) -> Work[tuple[bytes, ...]]: ...
+
+
+class _Here:
+    """A part that this process adds."""
+
+    def __init__(self, total: Sum) -> None:
+        self._total = total
+
+    def check(self, blocks: Sequence[bytes], client: int | None) -> Work[Checked]:
+        return partial(self._total.check, blocks, client)
+
+    def add(self, update: Checked) -> Work[None]:
+        return partial(self._total.add, update)
+
+    def finish(self) -> Work[tuple[bytes, ...]]:
+        return self._total.finish
 
 
 class SharedSum:
-    """An accumulator of parts, each worked on by a thread of ``pool``: in this process, or waiting
-    for a helper. Raises HelperLost where a helper is: the sum is lost, start a new one."""
+    """An accumulator of parts: helpers' first, then this process's, each in a thread of ``pool`` if
+    there is one. Raises HelperLost where a helper is: the sum is lost, start a new one."""
 
-    def __init__(self, cuts: Sequence[int], parts: Sequence[_Part], pool: ThreadPoolExecutor
-                 ) -> None:
-        self._slices = [slice(*pair) for pair in pairwise(cuts)]
-        self._parts, self._pool, self._blocks = parts, pool, cuts[-1]
+    def __init__(self, cuts: Sequence[int], parts: Sequence[_Part],
+                 pool: ThreadPoolExecutor | None) -> None:
+        self._parts, self._slices = parts, [slice(*pair) for pair in pairwise(cuts)]
+        self._blocks, self._map = cuts[-1], pool.map if pool else map
         self.count = 0
 
     def fold(self, blocks: Sequence[bytes], client: int | None = None) -> None:
         check_count(blocks, self._blocks)
-        found = self._each(lambda part, at: part.check(blocks[at], client))
+        found = self._each([part.check(blocks[at], client)
+                            for part, at in zip(self._parts, self._slices, strict=True)])
         if any((one.round, one.client) != (found[0].round, found[0].client) for one in found):
             raise Refused("the blocks of an update name different rounds or clients")
-        checked = dict(zip(self._parts, found, strict=True))
-        self._each(lambda part, _: part.add(checked[part]))
+        self._each([part.add(one) for part, one in zip(self._parts, found, strict=True)])
         self.count += 1
 
     def finish(self) -> tuple[bytes, ...]:
         if not self.count:
             raise ValueError("nothing was folded; wait for at least one update")
-        return tuple(block for found in self._each(lambda part, _: part.finish())
-                     for block in found)
+        return tuple(chain(*self._each([part.finish() for part in self._parts])))
 
-    def _each(self, work: Callable[[_Part, slice], T]) -> list[T]:
-        """Of every part, in order; all have ended before an error is raised, a loss first."""
-        running: list[Future[T]] = [self._pool.submit(work, part, at)
-                                    for part, at in zip(self._parts, self._slices, strict=True)]
-        errors = [error for one in running if (error := one.exception())]
+    def _each(self, begun: Sequence[Work[T]]) -> list[T]:
+        """End what was begun, last parts first: helpers work meanwhile. All of it has ended before
+        an error is raised, a loss first."""
+        ended = list(self._map(_outcome, reversed(begun)))[::-1]
+        errors = [one for one in ended if isinstance(one, Exception)]
         for error in sorted(errors, key=lambda error: not isinstance(error, HelperLost)):
             raise error
-        return [one.result() for one in running]
+        return ended
+
+
+def _outcome(work: Work[T]) -> T | Exception:
+    try:
+        return work()
+    except Exception as error:
+        return error
 
 
 class Sums:
@@ -91,15 +118,15 @@ class Sums:
         count = max(1, min(count, layout.blocks // 2)) if suite in _SECONDS_A_VALUE else 1
         self._cuts = [layout.blocks * i // count for i in range(count + 1)]
         self._helpers = self._start_helpers() if suite == "shared_key" else []
-        parts = len(self._cuts) - 1
-        self._pool = ThreadPoolExecutor(parts, "veilsum-fold") if parts > 1 else None
+        threads = len(self._cuts) - 1 - len(self._helpers)
+        self._pool = ThreadPoolExecutor(threads, "veilsum-fold") if threads > 1 else None
 
     def start(self, round_number: int) -> Accumulator:
         """An empty sum of one round; the one before it is done with."""
-        pool, parts = self._pool, self._parts(round_number)
-        if pool is None or len(parts) < 2 or os.getpid() != self._owner:
+        parts = self._parts(round_number) if os.getpid() == self._owner else []
+        if len(parts) < 2:
             return make_accumulator(self._layout, round_number)
-        return SharedSum(self._cuts, parts, pool)
+        return SharedSum(self._cuts, parts, self._pool)
 
     @property
     def helpers(self) -> tuple[SummingHelper, ...]:
@@ -128,7 +155,7 @@ class Sums:
         except HelperLost:
             self.close()
         here = list(pairwise(self._cuts))[len(self._helpers):]
-        return [*self._helpers, *(make_accumulator(self._layout, number, slice(*part))
+        return [*self._helpers, *(_Here(make_accumulator(self._layout, number, slice(*part)))
                                   for part in here)]
 
 
@@ -158,28 +185,39 @@ class SummingHelper:
         self._helper.send(_START + _NUMBERS.pack(number, 0))
         return True
 
-    def check(self, blocks: Sequence[bytes], client: int | None) -> Checked:
+    def check(self, blocks: Sequence[bytes], client: int | None) -> Work[Checked]:
         if any(not isinstance(block, bytes) or len(block) != self._fresh for block in blocks):
-            raise Refused("a block of another size than its parameters give")
+            return partial(_refuse, "a block of another size than its parameters give")
         for at, block in enumerate(blocks):
             _put(self._helper.shared, at * self._fresh, block)
         self._helper.send(_CHECK + _NUMBERS.pack(_NONE if client is None else client, 0))
+        return self._checked
+
+    def _checked(self) -> Checked:
         answer = self._helper.receive(_PATIENCE_S)
         if answer[:1] != _CHECK:
-            raise Refused(answer[1:].decode())
+            _refuse(answer[1:].decode())
         return Checked(*_NUMBERS.unpack(answer[1:]), ())
 
-    def add(self, update: Checked) -> None:
+    def add(self, update: Checked) -> Work[None]:
         self._helper.send(_ADD)
+        return lambda: None
 
-    def finish(self) -> tuple[bytes, ...]:
+    def finish(self) -> Work[tuple[bytes, ...]]:
         self._helper.send(_FINISH)
+        return self._finished
+
+    def _finished(self) -> tuple[bytes, ...]:
         size, _ = _NUMBERS.unpack(self._helper.receive(_PATIENCE_S))
         made = self._helper.shared.data
         return tuple(bytes(made[at : at + size]) for at in range(0, self._count * size, size))
 
     def close(self) -> None:
         self._helper.close()
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise Refused(reason)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
+from client.app import _sessions
 from client.session import Session
 from client.site import Site, SiteError
 from client.split import SplitChanged
@@ -217,3 +218,24 @@ def test_a_site_states_how_many_processes_in_a_whole_number(configure, clients, 
         assert Site.from_node_config(rest).processes is None
         with pytest.raises(SiteError, match="processes must be a whole number"):
             Site.from_node_config({**node, "processes": processes})
+
+
+def test_a_client_seals_with_several_processes_from_its_second_round_on(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """The first round does not wait for them."""
+    wide = configure(model={"name": "mlp", "hidden": 4096}, strategy={"rounds": 3, "quorum": 3})
+    with clients(wide, processes=2) as federation:
+        partners = federation.config.federation.partners
+        for number in (1, 2):
+            blocks, plan = _sum(federation, number)
+            sealers = [session._sealers["train"] for (_, site), session in _sessions.items()
+                       if str(site.key_path) == federation.nodes[partners[0]]["key-path"]]
+            assert len(sealers) == len(partners) and plan.blocks >= 4
+            assert all(helper.ready(60) for sealer in sealers for helper in sealer.helpers)
+            claim = OpeningClaim(RoundId(RUN, number), (0, 1, 2), digest(blocks))
+            request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks,
+                                         federation.start_digest)
+            opened = federation.send("east", layout.open_request(request), layout.OPEN)
+            assert _opened(opened, plan).any()
+        assert all(len(sealer.helpers) == 1 for sealer in sealers)
+        for sealer in sealers:
+            sealer.helpers[0].close()
