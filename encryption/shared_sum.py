@@ -36,8 +36,6 @@ _PATIENCE_S = 60.0
 _CHECK, _ADD, _START, _FINISH = b"c", b"a", b"s", b"f"
 _NUMBERS, _NONE = struct.Struct("<II"), 2**32 - 1
 T = TypeVar("T")
-
-
 Work = Callable[[], T]
 
 
