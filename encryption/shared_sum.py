@@ -1,9 +1,9 @@
-"""Sums whose blocks several cores add, a part each; the same sums as those of a single one.
+"""Sums whose blocks several processes add, a part each; the same sums as those of a single one.
 
-``shared_key`` is added in helper processes, because SEAL holds Python's lock; ``shared_key_rlwe``
-in threads, because its work is numpy's on whole batches, which let go of it. A helper keeps the sum
-of its part over a round, so that memory does not grow with the clients. If one is lost, so is the
-round's sum: partners resend the very bytes that they sent, and it is added anew in one process.
+A helper keeps the sum of its part over a round, so that memory does not grow with the clients. If
+one is lost, so is the round's sum: partners resend the very bytes that they sent, and it is added
+anew in one process. (Threads would lose nothing, but bring nothing either: SEAL holds Python's
+lock, and with ``shared_key_rlwe`` two of them measured no faster than one.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, pairwise
 from typing import NoReturn, Protocol, TypeVar
@@ -26,13 +25,16 @@ from encryption.accumulator import Checked, Sum, fresh_block_bytes, make_accumul
 from encryption.control import ControlLayout
 from encryption.parameters import choose_parameters
 from encryption.processes import READY, Desk, Helper, HelperLost, choose, desk
+from encryption.rlwe import RING_DEGREE
 from encryption.types import Accumulator, Refused
-from encryption.wire import check_count
+from encryption.wire import HEADER_BYTES, check_count
 
 log = logging.getLogger("veilsum")
 _SECONDS_A_VALUE = {"shared_key": 2.5e-8, "shared_key_rlwe": 6e-9}
 """What a fold takes on one core, about (``experiments/benchmarks/encryption``)."""
 _PATIENCE_S = 60.0
+_MOST_BYTES = HEADER_BYTES + 2 * 8 * RING_DEGREE
+"""Of a summed block in any suite."""
 _CHECK, _ADD, _START, _FINISH = b"c", b"a", b"s", b"f"
 _NUMBERS, _NONE = struct.Struct("<II"), 2**32 - 1
 T = TypeVar("T")
@@ -65,14 +67,12 @@ class _Here:
 
 
 class SharedSum:
-    """An accumulator of parts: helpers' first, then this process's, each in a thread of ``pool`` if
-    there is one. Raises HelperLost where a helper is: the sum is lost, start a new one."""
+    """An accumulator of parts: helpers' first, then this process's. Raises HelperLost where a
+    helper is: the sum is lost, start a new one."""
 
-    def __init__(self, cuts: Sequence[int], parts: Sequence[_Part],
-                 pool: ThreadPoolExecutor | None) -> None:
+    def __init__(self, cuts: Sequence[int], parts: Sequence[_Part]) -> None:
         self._parts, self._slices = parts, [slice(*pair) for pair in pairwise(cuts)]
-        self._blocks, self._map = cuts[-1], pool.map if pool else map
-        self.count = 0
+        self._blocks, self.count = cuts[-1], 0
 
     def fold(self, blocks: Sequence[bytes], client: int | None = None) -> None:
         check_count(blocks, self._blocks)
@@ -91,7 +91,7 @@ class SharedSum:
     def _each(self, begun: Sequence[Work[T]]) -> list[T]:
         """End what was begun, last parts first: helpers work meanwhile. All of it has ended before
         an error is raised, a loss first."""
-        ended = list(self._map(_outcome, reversed(begun)))[::-1]
+        ended = [_outcome(work) for work in reversed(begun)][::-1]
         errors = [one for one in ended if isinstance(one, Exception)]
         for error in sorted(errors, key=lambda error: not isinstance(error, HelperLost)):
             raise error
@@ -115,16 +115,14 @@ class Sums:
         count = choose(processes, updates * layout.values * _SECONDS_A_VALUE.get(suite, 0.0))
         count = max(1, min(count, layout.blocks // 2)) if suite in _SECONDS_A_VALUE else 1
         self._cuts = [layout.blocks * i // count for i in range(count + 1)]
-        self._helpers = self._start_helpers() if suite == "shared_key" else []
-        threads = len(self._cuts) - 1 - len(self._helpers)
-        self._pool = ThreadPoolExecutor(threads, "veilsum-fold") if threads > 1 else None
+        self._helpers = self._start_helpers()
 
     def start(self, round_number: int) -> Accumulator:
         """An empty sum of one round; the one before it is done with."""
         parts = self._parts(round_number) if os.getpid() == self._owner else []
         if len(parts) < 2:
             return make_accumulator(self._layout, round_number)
-        return SharedSum(self._cuts, parts, self._pool)
+        return SharedSum(self._cuts, parts)
 
     @property
     def helpers(self) -> tuple[SummingHelper, ...]:
@@ -152,9 +150,8 @@ class Sums:
                 return []
         except HelperLost:
             self.close()
-        here = list(pairwise(self._cuts))[len(self._helpers):]
-        return [*self._helpers, *(_Here(make_accumulator(self._layout, number, slice(*part)))
-                                  for part in here)]
+        here = slice(*self._cuts[-2:])
+        return [*self._helpers, _Here(make_accumulator(self._layout, number, here))]
 
 
 class SummingHelper:
@@ -163,7 +160,7 @@ class SummingHelper:
     def __init__(self, layout: ControlLayout, first: int, stop: int) -> None:
         parameters = layout.parameters
         self._count, self._fresh = stop - first, fresh_block_bytes(parameters)
-        self._helper = Helper("encryption.shared_sum", self._count * 2 * self._fresh)
+        self._helper = Helper("encryption.shared_sum", self._count * _MOST_BYTES)
         self._helper.send(json.dumps({
             "suite": parameters.suite, "max_clients": parameters.max_clients,
             "bits": parameters.bits, "values": layout.values, "partners": layout.partners,
