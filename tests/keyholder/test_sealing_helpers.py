@@ -167,6 +167,7 @@ def test_small_updates_and_plaintext_have_no_helpers(federate: Callable) -> None
         assert not Sealer(made.key, made.layout, 0, processes).helpers
 
 
+@pytest.mark.filterwarnings("ignore:This process")
 def test_threads_and_forks_share_a_sealer_with_a_helper(federate: Callable) -> None:
     made = federate("shared_key", values=VALUES)
     values = [made.values(seed) for seed in range(5)]
