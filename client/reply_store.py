@@ -8,11 +8,11 @@ and bytes.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from pathlib import Path
 
 from encryption.types import Refused, RoundId
+from strategies.durable import write_whole
 
 _KEEP = 2
 _CHECK_BYTES = 32
@@ -46,15 +46,7 @@ class ReplyStore:
 
     def put(self, round_id: RoundId, blocks: tuple[bytes, ...]) -> None:
         """Store atomically, synced to disk before the reply may be sent."""
-        path = self._path(round_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(_pack(blocks))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folders(path.parent, self._folder)
+        write_whole(self._path(round_id), _pack(blocks))
         for old in sorted(self._answered(round_id))[:-_KEEP]:
             self._path(RoundId(round_id.run, old)).unlink(missing_ok=True)
 
@@ -85,13 +77,3 @@ def _unpack(stored: bytes) -> tuple[bytes, ...]:
         blocks.append(body[at + 8 : at + 8 + length])
         at += 8 + length
     return tuple(blocks)
-
-
-def _sync_folders(*folders: Path) -> None:
-    """A name that a power failure takes back would let the round be answered anew."""
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -2,9 +2,7 @@
 
 Content of a sealed model: length of the description (4, little-endian), the description (JSON, so
 that an export needs nothing else), the parameters as float32, which is what training uses. Content
-of a sealed state: round (4), averaged rounds (4), which of the vectors below are there (a byte, a
-bit each), then those that are, as float64: model, velocity, second moment,
-mean.
+of a sealed state: :meth:`strategies.optimiser.ServerState.packed`.
 """
 
 from __future__ import annotations
@@ -29,9 +27,7 @@ from strategies.layout import OpenReply, OpenRequest
 from strategies.optimiser import ServerState, step
 
 Vector = NDArray[np.float64]
-_STATE = struct.Struct("<IIB")
 _LENGTH = struct.Struct("<I")
-_VECTORS = ("model", "velocity", "second", "mean")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class SealedRun:
         header, content = self.vault.open(Kind.STATE, number, request.state)
         if header.link != request.model_digest:
             raise Refused("the state belongs to another model than the partners were sent")
-        return _unpack_state(content)
+        return ServerState.unpacked(content)
 
     def answer(self, request: OpenRequest, opened: OpenedSum, state: ServerState) -> OpenReply:
         """What leaves the opener: the metrics' integers, and the next model and state, sealed."""
@@ -79,7 +75,7 @@ class SealedRun:
         number = moved.round + 1
         model = self.vault.seal(Kind.MODEL, number, request.claim.digest, content)
         return OpenReply(left, model, self.vault.seal(
-            Kind.STATE, number, model_digest(model), _pack_state(moved)))
+            Kind.STATE, number, model_digest(model), moved.packed()))
 
     def _start(self, sealed: bytes) -> ServerState:
         if sealed:
@@ -118,20 +114,3 @@ def _description(config: Config) -> dict[str, object]:
         "parameters": [[name, list(value.shape)] for name, value in parameters],
         "rounds": config.strategy.rounds,
     }
-
-
-def _pack_state(state: ServerState) -> bytes:
-    vectors = [getattr(state, name) for name in _VECTORS]
-    there = sum(bool(vector.any()) << i for i, vector in enumerate(vectors))
-    return _STATE.pack(state.round, state.averaged, there | 1) + b"".join(
-        vector.astype("<f8").tobytes()
-        for i, vector in enumerate(vectors) if (there | 1) >> i & 1)
-
-
-def _unpack_state(content: bytes) -> ServerState:
-    number, averaged, there = _STATE.unpack_from(content)
-    values = np.frombuffer(content, "<f8", offset=_STATE.size).reshape(there.bit_count(), -1)
-    rows = iter(values.astype(np.float64))
-    vectors = {name: next(rows) if there >> i & 1 else np.zeros(values.shape[1])
-               for i, name in enumerate(_VECTORS)}
-    return ServerState(round=number, averaged=averaged, **vectors)

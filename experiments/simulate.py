@@ -37,7 +37,7 @@ def simulate(config: Config) -> object:
     # Imports that take seconds come after the configuration has proved sound.
     from client.export import open_model
     from experiments.ray_grid import check_ray
-    from server.app import make_app, read_result
+    from server.app import Operator, make_app, read_result
 
     if config.federation.name == "ray":
         check_ray()
@@ -46,8 +46,10 @@ def simulate(config: Config) -> object:
         key = _key(config, work / "federation.key")
         nodes = {name: _node(work, name, config.federation.sites[name])
                  for name in config.federation.partners}
-        server_app = make_app(lambda sealed: open_model(key, sealed).content.vector, processes=1)
-        return read_result(_run_apps(config, nodes, server_app))
+        machine = Operator(
+            lambda sealed: open_model(key, sealed).content.vector,
+            work / "server" if config.federation.folder else None, processes=1)
+        return read_result(_run_apps(config, nodes, make_app(machine)))
 
 
 def _run_apps(config: Config, nodes: dict[str, dict[str, str | int]], server_app: ServerApp

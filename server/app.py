@@ -7,7 +7,8 @@ import logging
 import os
 import secrets
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
@@ -18,12 +19,14 @@ from encryption.shared_sum import Sums
 from learning.models import get_flat
 from learning.registry import make_model, make_task
 from learning.results import Comparison, Estimate, RunResult
+from server.checkpoint import Checkpoints, NoCheckpoints, checkpoints
 from server.finish import Reader, finish
 from server.oracle import Oracle
 from server.progress import Progress
 from server.recording import Recording
 from server.released import ReleasedMetrics, noise_stds
 from server.tracking import DatasetDescription, RunTracker
+from server.tracking_names import RUN_TAG
 from server.trust import noise_warning, trust_statement
 from strategies.agreement import Agreement
 from strategies.cohort import Cohort, join
@@ -36,23 +39,39 @@ _RESULT = "veilsum.result"
 _PROCESSES = "VEILSUM_PROCESSES"
 
 
-def make_app(reader: Reader | None = None, processes: int | None = None) -> ServerApp:
-    """The operator's app. ``reader`` opens a sealed model for the comparison at the end of a
-    simulation; a deployment's server has none. ``processes``: how many share the addition of
-    updates; None: what the environment's VEILSUM_PROCESSES says, or else as many as pay."""
+@dataclass(frozen=True)
+class Operator:
+    """What the machine that runs the server provides, besides the run's configuration. ``reader``
+    opens a sealed model for the comparison at the end of a simulation; a deployment has none.
+    ``folder``: where an interrupted run is kept; a deployment names it in the run config's
+    ``state-path``. ``processes``: how many share the addition of updates; None: what the
+    environment's VEILSUM_PROCESSES says, or else as many as pay."""
+
+    reader: Reader | None = None
+    folder: Path | None = None
+    processes: int | None = None
+
+
+def make_app(operator: Operator) -> ServerApp:
     made = ServerApp()
 
     @made.main()
     def main(grid: Grid, context: Context) -> None:
         """Run the federation of the run config's ``config``; leave the result in the context."""
-        result = run_federation(from_json(str(context.run_config["config"])), grid, reader,
-                                _asked() if processes is None else processes)
-        context.state[_RESULT] = ConfigRecord({"json": json.dumps(asdict(result))})
+        path = str(context.run_config.get("state-path", ""))
+        here = replace(
+            operator, folder=Path(path) if path else operator.folder,
+            processes=_asked() if operator.processes is None else operator.processes)
+        config = from_json(str(context.run_config["config"]))
+        with checkpoints(here.folder, config) as kept:
+            result = run_federation(config, grid, here, kept)
+            context.state[_RESULT] = ConfigRecord({"json": json.dumps(asdict(result))})
+            kept.finished()
 
     return made
 
 
-app = make_app()
+app = make_app(Operator())
 
 
 def read_result(context: Context) -> RunResult:
@@ -76,30 +95,41 @@ def _asked() -> int | None:
     return None if text is None else int(text)
 
 
-def run_federation(config: Config, grid: Grid, reader: Reader | None = None,
-                   processes: int | None = 1) -> RunResult:
-    """Join, train, release the test, record. Raises InvalidConfig, TooFewUpdates, KeysDiffer,
-    OpeningFailed; MLflow then shows the run as failed, or killed on Ctrl-C."""
+def run_federation(config: Config, grid: Grid, operator: Operator,
+                   kept: Checkpoints | NoCheckpoints) -> RunResult:
+    """Join, train, release the test, record; go on from where ``kept`` was interrupted. Raises
+    InvalidConfig, TooFewUpdates, KeysDiffer, OpeningFailed; MLflow then shows the run as failed, or
+    killed on Ctrl-C."""
     began = time.perf_counter()
+    saved = kept.load()
+    run = saved.run if saved else secrets.token_hex(16)
     agreement = Agreement.of(config)
-    tags = trust_statement(config) | {
+    tags = trust_statement(config) | {RUN_TAG: run} | {
         f"privacy.{key}": str(value) for key, value in agreement.training.describe().items()}
     metric = make_task(config).metric
-    with (RunTracker.start(config, dataset=_dataset(config), tags=tags) as tracker,
+    with (RunTracker.start(config, dataset=_dataset(config), tags=tags,
+                           continues=saved.history if saved else None) as tracker,
           Progress(config.strategy.rounds, f"val/{metric.name}") as progress):
         progress.note(f"trust: {tags['trust']}")
         warning = _noise_warning(config, agreement)
         if warning:
             progress.note(f"warning: {warning}")
             tracker.tag("warning", warning)
+        for other in kept.others():
+            progress.note(f"another run was interrupted here: {other}")
+        work = Recording(config, agreement, tracker, progress, Oracle.of(config),
+                         ReleasedMetrics(metric), _start(config), warning, run, kept,
+                         began - (saved.seconds if saved else 0.0))
+        if saved is not None:
+            work.restore(saved)
+            progress.note(f"goes on after round {saved.round} of {config.strategy.rounds}; remove "
+                          f"{kept.place} to begin anew, which spends privacy again")
         progress.stage("connecting partners")
-        run = secrets.token_hex(16)
         cohort = join(grid, agreement.partners, config.quorum, run,
                       agreement.parameters.fingerprint, config.strategy.timeout_s)
-        work = Recording(config, agreement, tracker, progress, Oracle.of(config),
-                         ReleasedMetrics(metric), _start(config), warning)
-        released = _train_and_test(work, cohort, run, grid, processes)
-        return finish(work, released, began, reader)
+        work.keep()
+        released = _train_and_test(work, cohort, grid, operator.processes)
+        return finish(work, released, operator.reader)
 
 
 def _start(config: Config) -> GlobalModel:
@@ -122,21 +152,21 @@ def _dataset(config: Config) -> DatasetDescription:
                               tuple(config.federation.partners), task.feature_names)
 
 
-def _train_and_test(work: Recording, cohort: Cohort, run: str, grid: Grid,
+def _train_and_test(work: Recording, cohort: Cohort, grid: Grid,
                     processes: int | None) -> dict[str, float]:
     """All rounds, then the test release of the final model."""
     config, agreement = work.config, work.agreement
 
     def strategy(kind: str, rounds: int) -> EncryptedFedAvg:
         rules = Rules(
-            run=run, layout=agreement.layout(kind), values=agreement.leaving_size(kind),
+            run=work.run, layout=agreement.layout(kind), values=agreement.leaving_size(kind),
             quorum=config.quorum, opener=config.opener, timeout_s=config.strategy.timeout_s)
         return EncryptedFedAvg(
             rules, cohort, work.model, lambda left: agreement.dequantise(kind, left),
             agreement.divisor, work.on_round,
-            Sums(rules.layout, processes, rounds * len(agreement.partners)))
+            Sums(rules.layout, processes, rounds * len(agreement.partners)), work.kept)
 
-    work.progress.begin_rounds()
+    work.progress.begin_rounds(work.model.round)
     strategy("train", config.strategy.rounds).start(grid, ArrayRecord(), config.strategy.rounds)
     work.progress.stage("testing on customers that never trained")
     report = strategy("test", 1).run_round(grid, work.model, config.strategy.rounds + 1, "test")

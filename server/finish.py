@@ -25,12 +25,11 @@ Reader = Callable[[bytes], Vector]
 """Opens a sealed model. No operator has one: only a simulation, which is every party at once."""
 
 
-def finish(work: Recording, released: dict[str, float], began: float,
-           reader: Reader | None) -> RunResult:
+def finish(work: Recording, released: dict[str, float], reader: Reader | None) -> RunResult:
     """Compare, record, return. Where the model is sealed, the comparison needs ``reader``."""
     final = _final(work.model, reader)
     comparisons, lines = _compare(work, final)
-    result = _result(work, comparisons, released, time.perf_counter() - began)
+    result = _result(work, comparisons, released, time.perf_counter() - work.began)
     metrics, figures = result_metrics(result) | lines, _figures(work, comparisons, lines)
     if isinstance(work.model, RevealedModel):
         work.progress.stage("recording the model and figures")

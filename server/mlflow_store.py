@@ -12,6 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from conf.schema import InvalidConfig
-from server.tracking_names import slug
+from server.tracking_names import RUN_TAG, slug
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -156,6 +157,28 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
         raise InvalidConfig("tracking.experiment", f"{name!r} was deleted in MLflow; restore it "
                             "there, or choose another name")
     return str(found.experiment_id)
+
+
+def reopened(client: MlflowClient, experiment_id: str, run: str) -> Session | None:
+    """The newest MLflow run of the Veilsum run ``run``, set running again; None where it is not in
+    this store."""
+    found = client.search_runs(
+        [experiment_id], f"tags.`{RUN_TAG}` = '{run}'", order_by=["attributes.start_time DESC"],
+        max_results=1)
+    if not found:
+        return None
+    run_id = str(found[0].info.run_id)
+    client.update_run(run_id, status="RUNNING")
+    if "error" in found[0].data.tags:
+        client.delete_tag(run_id, "error")
+    return Session(client, experiment_id, run_id)
+
+
+def logged_steps(session: Session, names: Iterable[str]) -> set[int]:
+    """The steps of those metrics of ``names`` that every round has."""
+    every = [name for name in names if name.startswith("cohort/")]
+    return {point.step for name in every
+            for point in session.client.get_metric_history(session.run_id, name)}
 
 
 def log_bytes(session: Session, content: bytes, name: str) -> None:

@@ -79,15 +79,15 @@ class Progress:
         else:
             self._bar.console.print(text, style="dim", highlight=False)
 
-    def begin_rounds(self) -> None:
-        """Say that round 1 starts now."""
+    def begin_rounds(self, done: int = 0) -> None:
+        """Say that the round after ``done`` starts now."""
         self._in_rounds = True
         self._round_began = time.perf_counter()
         if self._bar is None:
-            self._print(f"round 1/{self.rounds} ...")
+            self._print(f"round {min(done + 1, self.rounds)}/{self.rounds} ...")
         else:
             self._clear_task()
-            self._task = self._bar.add_task("round", total=self.rounds, facts="")
+            self._task = self._bar.add_task("round", total=self.rounds, completed=done, facts="")
 
     def round(self, number: int, metrics: Mapping[str, float]) -> None:
         """Show a finished round. Takes the same mapping that is logged to MLflow."""

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from conf.schema import Config
+from server.checkpoint import Checkpoints, NoCheckpoints, Saved
 from server.oracle import Oracle
 from server.progress import Progress
 from server.released import ReleasedMetrics, noise_stds
@@ -28,8 +29,24 @@ class Recording:
     released: ReleasedMetrics
     model: GlobalModel
     warning: str
+    run: str
+    """Its name: partners have answered to it."""
+    kept: Checkpoints | NoCheckpoints
+    began: float
+    """On the clock of time.perf_counter; earlier by what an interrupted run took before."""
     history: list[dict[str, float]] = field(default_factory=list)
     upload_bytes: float = 0.0
+
+    def keep(self) -> None:
+        """On disk when this returns: what the next round begins from."""
+        self.kept.save(Saved(
+            self.run, self.model.round, self.history, self.released.state(), self.upload_bytes,
+            time.perf_counter() - self.began, self.model.packed()))
+
+    def restore(self, saved: Saved) -> None:
+        self.model = self.model.restored(saved.model)
+        self.released.restore(saved.released)
+        self.history, self.upload_bytes = saved.history, saved.upload_bytes
 
     @property
     def parameters(self) -> int:
@@ -53,6 +70,7 @@ class Recording:
         metrics["time/evaluate_s"] = time.perf_counter() - began
         self.upload_bytes = report.upload_bytes
         self.history.append(metrics)
+        self.keep()
         self.tracker.log_round(report.round, metrics)
         for partner, reason in report.refused.items():
             self.tracker.tag(f"refused.{slug(partner)}.round_{report.round}", reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,15 @@ class ReleasedMetrics:
         self._weight = 0.0
         self._variance = 0.0
         self._sum: Vector | float = 0.0
+
+    def state(self) -> dict[str, object]:
+        """Plain values that :meth:`restore` goes on from; functions of what was released."""
+        return {"rounds": self._rounds, "weight": self._weight, "variance": self._variance,
+                "sum": np.asarray(self._sum).tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._rounds, self._weight = state["rounds"], state["weight"]
+        self._variance, self._sum = state["variance"], np.asarray(state["sum"])
 
     def after_round(
         self, sums: Mapping[str, Vector], divisor: float, noise_std: float

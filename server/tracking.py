@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -28,11 +28,14 @@ from server.mlflow_store import (
     check_uri,
     log_bytes,
     log_model,
+    logged_steps,
     open_client,
     open_experiment,
     quiet_mlflow,
+    reopened,
 )
 from server.tracking_names import (
+    RUN_TAG,
     DatasetDescription,
     default_run_name,
     finite_only,
@@ -91,10 +94,13 @@ class RunTracker:
     @classmethod
     def start(cls, config: Config, *, dataset: DatasetDescription | None,
               tags: Mapping[str, str] | None = None,
-              params: Mapping[str, str] | None = None) -> RunTracker:
+              params: Mapping[str, str] | None = None,
+              continues: Sequence[Mapping[str, float]] | None = None) -> RunTracker:
         """Begin a run in the background. Raises InvalidConfig for an unusable ``tracking.uri``.
 
         ``params`` stands in for those of ``config``, for a run that sums up several.
+        ``continues``: the rounds so far of an interrupted run, whose tag RUN_TAG is among
+        ``tags``: it is opened again, and rounds that it lacks are logged.
 
         What only MLflow can find out (a database of another version, a deleted experiment)
         raises InvalidConfig from the first call after this one.
@@ -103,8 +109,13 @@ class RunTracker:
         quiet_mlflow()
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         shown = flat_params(config) if params is None else dict(params)
-        session = worker.submit(_open_run, config, dataset, dict(tags or {}), shown)
-        return cls(config.tracking.uri, worker, session)
+        session = worker.submit(
+            _open_run, config, dataset, dict(tags or {}), shown, continues is not None)
+        tracker = cls(config.tracking.uri, worker, session)
+        if continues:
+            tracker._step = len(continues)
+            worker.submit(tracker._catch_up, list(continues))
+        return tracker
 
     @property
     def run_id(self) -> str:
@@ -179,6 +190,15 @@ class RunTracker:
         self._pending.extend(_Point(name, value, now_ms, step) for name, value in shown.items())
         self._pending.extend(_Tag(*item) for item in rest.items())
 
+    def _catch_up(self, rounds: list[Mapping[str, float]]) -> None:
+        """A run that died may not have written its last rounds."""
+        session = self._session.result()
+        known = logged_steps(session, set().union(*rounds))
+        for step, metrics in enumerate(rounds, start=1):
+            if step not in known:
+                self._queue(step, metrics)
+        self._flush()
+
     def _flush(self) -> None:
         """Write what is pending, in order; on failure keep it and say so once."""
         from mlflow.entities import Metric, RunTag
@@ -233,11 +253,13 @@ class RunTracker:
 
 
 def _open_run(config: Config, dataset: DatasetDescription | None, tags: dict[str, str],
-              params: dict[str, str]) -> Session:
+              params: dict[str, str], continues: bool) -> Session:
     client = open_client(config.tracking.uri)
     from mlflow.entities import DatasetInput, Param
 
     experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
+    if continues and (found := reopened(client, experiment_id, tags[RUN_TAG])):
+        return found
     tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
             **trust_statement(config), **tags}
     if config.tracking.parent is not None:

@@ -22,6 +22,8 @@ NOT_FINITE = "not_finite."
 _WITH_GAINS = ("all", "held out")
 _HIDDEN = ("tracking.", "federation.sites", "federation.folder")
 
+RUN_TAG = "veilsum.run"
+"""The name under which partners answered: how a continued run finds itself."""
 SEALED_FILE = "sealed/model.veilsum"
 """Artifact of a run whose model the operator cannot read; `veilsum export` opens it."""
 

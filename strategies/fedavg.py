@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -22,10 +22,11 @@ from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.processes import HelperLost
 from encryption.shared_sum import Sums
-from encryption.types import Accumulator, OpeningClaim, Parameters, Refused, RoundId
+from encryption.types import OpeningClaim, Parameters, Refused, RoundId
 from strategies import layout
 from strategies.cohort import Cohort, TooFewUpdates
 from strategies.exchange import ask, stream
+from strategies.fold import Fold, Folded, Memory, NoMemory
 from strategies.global_model import GlobalModel, model_digest
 
 log = logging.getLogger("veilsum")
@@ -51,19 +52,6 @@ class RoundReport:
     seconds: Mapping[str, float]
 
 
-@dataclass
-class _Fold:
-    """The running round: who is in, who was refused, what it cost."""
-
-    accumulator: Accumulator
-    answered: dict[str, layout.TrainReply] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    upload_bytes: int = 0
-    fold_s: float = 0.0
-    train_s: float = 0.0
-    encrypt_s: float = 0.0
-
-
 @dataclass(frozen=True)
 class Rules:
     """What both sides agreed on before the first round."""
@@ -86,7 +74,8 @@ class EncryptedFedAvg(Strategy):
     """``Rules`` fix what is accepted; ``model`` is where the rounds begin; ``dequantise`` turns
     opened integers into sums; the mean update is ``sums["update"] / divisor(answered)``, a public
     number, never a realised count. ``on_round`` hears each report (tracking, checkpoints,
-    evaluation). ``sums``: makes a round's accumulator, by default one in this process."""
+    evaluation). ``sums``: makes a round's accumulator, by default one in this process; ``memory``
+    holds the sum of an interrupted round."""
 
     def __init__(
         self,
@@ -97,11 +86,13 @@ class EncryptedFedAvg(Strategy):
         divisor: Callable[[tuple[str, ...]], float],
         on_round: Callable[[RoundReport], None],
         sums: Sums | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.rules, self.cohort, self.model = rules, cohort, model
         self.sums = sums or Sums(rules.layout)
         self.dequantise, self.divisor, self.on_round = dequantise, divisor, on_round
-        self._fold = _Fold(make_accumulator(rules.layout))
+        self.memory = memory or NoMemory()
+        self._fold = Fold(make_accumulator(rules.layout))
 
     def summary(self) -> None:
         log.info("encrypted FedAvg: %d partners, quorum %d, opener %s, suite %s",
@@ -133,42 +124,37 @@ class EncryptedFedAvg(Strategy):
     def run_round(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> RoundReport:
         """One round as the protocol says. Raises TooFewUpdates or OpeningFailed."""
         began = time.perf_counter()
-        blocks = self._collect(grid, model, number, kind)
-        fold = self._fold
+        folded = self.memory.folded(kind, number) or self._collected(grid, model, number, kind)
         opening = time.perf_counter()
-        reply = self._open(grid, model, number, kind, blocks)
+        reply = self._open(grid, model, folded)
         open_s = time.perf_counter() - opening
         sums = self.dequantise(reply.opened.values)
-        answered = tuple(sorted(fold.answered))
         return RoundReport(
             round=number,
-            model=self._moved(model, reply, sums, answered) if kind == "train" else model,
+            model=self._moved(model, reply, sums, folded.answered) if kind == "train" else model,
             sums=sums,
-            answered=answered,
-            refused=dict(fold.refused),
-            upload_bytes=fold.upload_bytes / len(fold.answered),
-            seconds={
-                "round": time.perf_counter() - began,
-                "train": fold.train_s,
-                "encrypt": fold.encrypt_s,
-                "fold": fold.fold_s,
-                "open": open_s,
-            },
+            answered=folded.answered,
+            refused=folded.refused,
+            upload_bytes=folded.upload_bytes,
+            seconds={"round": time.perf_counter() - began, **folded.seconds, "open": open_s},
         )
 
-    def _collect(self, grid: Grid, model: GlobalModel, number: int, kind: str
-                 ) -> tuple[bytes, ...]:
-        """Everybody's updates, summed. A sum that is lost is collected anew, in this process:
-        partners send the very bytes again. Raises TooFewUpdates."""
+    def _collected(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> Folded:
+        """Everybody's updates, summed, and kept before anybody is asked to open the sum. One that
+        is lost is collected anew, in this process: partners send the very bytes again. Raises
+        TooFewUpdates."""
         while True:
-            self._fold = _Fold(self.sums.start(number))
+            self._fold = Fold(self.sums.start(number))
             asked = self._ask(model, number, kind)
             try:
                 self._aggregate(number, stream(grid, asked, self.rules.timeout_s))
-                return self._fold.accumulator.finish()
+                folded = self._fold.finish(kind, number)
             except HelperLost as error:
                 log.warning("round %d: %s; its sum is lost, asking again", number, error)
                 self.sums.close()
+                continue
+            self.memory.keep(folded)
+            return folded
 
     def _moved(self, model: GlobalModel, reply: layout.OpenReply, sums: Mapping[str, Vector],
                answered: tuple[str, ...]) -> GlobalModel:
@@ -258,11 +244,11 @@ class EncryptedFedAvg(Strategy):
         if len(reply.blocks) != blocks:
             raise Refused(f"it sent {len(reply.blocks)} blocks instead of {blocks}")
 
-    def _open(self, grid: Grid, model: GlobalModel, number: int, kind: str,
-              blocks: tuple[bytes, ...]) -> layout.OpenReply:
-        members = tuple(sorted(self.cohort.index(partner) for partner in self._fold.answered))
-        claim = OpeningClaim(RoundId(self.rules.run, number), members, digest(blocks))
-        request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, blocks,
+    def _open(self, grid: Grid, model: GlobalModel, folded: Folded) -> layout.OpenReply:
+        number, kind = folded.round, folded.kind
+        members = tuple(sorted(self.cohort.index(partner) for partner in folded.answered))
+        claim = OpeningClaim(RoundId(self.rules.run, number), members, digest(folded.blocks))
+        request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, folded.blocks,
                                      model_digest(model.outgoing(kind)), model.state)
         opener = self.cohort.nodes.get(self.rules.opener)
         if opener is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -16,6 +17,7 @@ from strategies.layout import OpenReply
 from strategies.optimiser import ServerState, step
 
 Vector = NDArray[np.float64]
+_SEALED = struct.Struct("<IQ")
 
 
 def model_digest(model: Vector | bytes) -> bytes:
@@ -45,6 +47,12 @@ class GlobalModel(Protocol):
     def arrays(self) -> ArrayRecord:
         """The final model as Flower's strategies return it."""
 
+    def packed(self) -> bytes:
+        """All that the rounds after this one need, as the operator may keep it."""
+
+    def restored(self, packed: bytes) -> Self:
+        """The model that :meth:`packed` these bytes."""
+
 
 @dataclass(frozen=True)
 class RevealedModel:
@@ -72,6 +80,12 @@ class RevealedModel:
     def arrays(self) -> ArrayRecord:
         return ArrayRecord({"model": Array(self.server.final)})
 
+    def packed(self) -> bytes:
+        return self.server.packed()
+
+    def restored(self, packed: bytes) -> RevealedModel:
+        return RevealedModel(ServerState.unpacked(packed), self.config)
+
 
 @dataclass(frozen=True)
 class SealedModel:
@@ -93,3 +107,12 @@ class SealedModel:
     def arrays(self) -> ArrayRecord:
         data = np.frombuffer(self.model, np.uint8)
         return ArrayRecord({"sealed": Array("uint8", data.shape, "veilsum.sealed", self.model)})
+
+    def packed(self) -> bytes:
+        """round (4), length of the model (8), the model, the state. Little-endian."""
+        return _SEALED.pack(self.round, len(self.model)) + self.model + self.state
+
+    def restored(self, packed: bytes) -> SealedModel:
+        number, length = _SEALED.unpack_from(packed)
+        end = _SEALED.size + length
+        return SealedModel(number, packed[_SEALED.size : end], packed[end:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from conf.schema import StrategyConfig
 
 Vector = NDArray[np.float64]
+_HEAD = struct.Struct("<IIB")
+_VECTORS = ("model", "velocity", "second", "mean")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,25 @@ class ServerState:
     def final(self) -> Vector:
         """The mean of the averaged rounds' models, or the current one before averaging began."""
         return self.mean if self.averaged else self.model
+
+    def packed(self) -> bytes:
+        """round (4), averaged rounds (4), which of model, velocity, second, mean follow (a byte, a
+        bit each; those of zeros alone do not), then these, each d float64. Little-endian."""
+        vectors = [getattr(self, name) for name in _VECTORS]
+        there = sum(bool(vector.any()) << i for i, vector in enumerate(vectors)) | 1
+        return _HEAD.pack(self.round, self.averaged, there) + b"".join(
+            vector.astype("<f8").tobytes()
+            for i, vector in enumerate(vectors) if there >> i & 1)
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> ServerState:
+        """Inverse of :meth:`packed`, for bytes that were written by it."""
+        number, averaged, there = _HEAD.unpack_from(content)
+        values = np.frombuffer(content, "<f8", offset=_HEAD.size).reshape(there.bit_count(), -1)
+        rows = iter(values.astype(np.float64))
+        vectors = {name: next(rows) if there >> i & 1 else np.zeros(values.shape[1])
+                   for i, name in enumerate(_VECTORS)}
+        return cls(round=number, averaged=averaged, **vectors)
 
 
 def step(state: ServerState, mean_update: Vector, config: StrategyConfig) -> ServerState:

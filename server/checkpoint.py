@@ -1,0 +1,198 @@
+"""What the operator keeps on its disk, so that an interrupted run goes on where it stopped.
+
+Below the operator's folder, one folder per configuration: ``round-N.checkpoint`` after each round,
+``sum-N.folded`` before its sum is opened, the newest two of both. Each file: SHA-256 of the rest
+(32), length of the head (4, little-endian), the head (JSON), the body. The body of a checkpoint is
+:meth:`strategies.global_model.GlobalModel.packed`, that of a sum its blocks: a sealed run keeps
+ciphertext and released metrics, nothing else. The digest finds damage; who may write to the folder
+may begin the run anew, or take it back, as any operator may (SECURITY.md).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from conf.compose import from_json, to_json
+from conf.schema import Config, InvalidConfig
+from server.tracking_names import flat_params
+from strategies.durable import write_whole
+from strategies.fold import Folded, NoMemory
+
+log = logging.getLogger("veilsum")
+_VERSION = 1
+_KEEP = 2
+_CHECK_BYTES = 32
+_LENGTH = struct.Struct("<I")
+Read = TypeVar("Read")
+
+
+class CheckpointDamaged(InvalidConfig):
+    """No checkpoint of an interrupted run can be read."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run between two rounds. ``run``: its name, which partners have answered to; ``released``:
+    :meth:`server.released.ReleasedMetrics.state`; ``seconds``: spent so far."""
+
+    run: str
+    round: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    released: Mapping[str, Any] = field(default_factory=dict)
+    upload_bytes: float = 0.0
+    seconds: float = 0.0
+    model: bytes = b""
+
+
+class Checkpoints:
+    """The memory of one run of ``config`` below ``folder``, a :class:`strategies.fold.Memory`."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self._config = to_json(config)
+        self.place = folder / hashlib.sha256(self._config.encode()).hexdigest()[:16]
+        self._run = ""
+
+    def load(self) -> Saved | None:
+        """The newest that can be read; None where nothing was interrupted. Raises
+        CheckpointDamaged where something was, and nothing of it can be read."""
+        found = self._newest("*.checkpoint", lambda head, body: Saved(**head["saved"], model=body))
+        if found is None and any(self.place.glob("*.checkpoint")):
+            raise CheckpointDamaged(
+                "federation.folder", f"no checkpoint in {self.place} can be read: the run cannot "
+                "go on. Remove that folder to begin anew, which spends privacy again")
+        self._run = found.run if found else ""
+        return found
+
+    def save(self, saved: Saved) -> None:
+        """On disk when this returns."""
+        head = asdict(saved)
+        model = head.pop("model")
+        self._run = saved.run
+        self._write(f"round-{saved.round:06d}.checkpoint",
+                    {"config": self._config, "saved": head}, model)
+
+    def keep(self, folded: Folded) -> None:
+        head = asdict(folded)
+        blocks = head.pop("blocks")
+        self._write(f"sum-{folded.round:06d}.folded",
+                    {"run": self._run, "folded": head, "lengths": [len(block) for block in blocks]},
+                    b"".join(blocks))
+
+    def folded(self, kind: str, number: int) -> Folded | None:
+        def of_run(head: dict[str, Any], body: bytes) -> Folded | None:
+            return _folded(head["folded"], head["lengths"], body) if (
+                head["run"] == self._run and head["folded"]["kind"] == kind) else None
+
+        return self._newest(f"sum-{number:06d}.folded", of_run)
+
+    def finished(self) -> None:
+        """The run ended: the same configuration begins a new one."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def others(self) -> list[str]:
+        """Interrupted runs of other configurations beside this one: where, and the keys in which
+        they differ."""
+        here = flat_params(from_json(self._config))
+        found = []
+        for folder in sorted(self.place.parent.glob("*/")):
+            if folder != self.place and (text := _config_in(folder)) is not None:
+                there = flat_params(from_json(text))
+                keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+                found.append(f"{folder} (differs in {', '.join(keys) or 'paths'})")
+        return found
+
+    def _write(self, name: str, head: Mapping[str, Any], body: bytes) -> None:
+        text = json.dumps({"version": _VERSION, **head}).encode()
+        content = _LENGTH.pack(len(text)) + text + body
+        write_whole(self.place / name, hashlib.sha256(content).digest() + content)
+        for old in sorted(self.place.glob(f"*{Path(name).suffix}"))[:-_KEEP]:
+            old.unlink(missing_ok=True)
+
+    def _newest(self, pattern: str, read: Callable[[dict[str, Any], bytes], Read]) -> Read | None:
+        for path in sorted(self.place.glob(pattern), reverse=True):
+            try:
+                return read(*_open(path))
+            except (OSError, ValueError, KeyError, TypeError, struct.error):
+                log.warning("%s cannot be read and is left out", path)
+        return None
+
+
+class NoCheckpoints(NoMemory):
+    """Without a folder an interrupted run is lost."""
+
+    place = ""
+
+    def load(self) -> Saved | None:
+        return None
+
+    def save(self, saved: Saved) -> None:
+        pass
+
+    def finished(self) -> None:
+        pass
+
+    def others(self) -> list[str]:
+        return []
+
+
+@contextmanager
+def checkpoints(folder: Path | None, config: Config) -> Iterator[Checkpoints | NoCheckpoints]:
+    """Those of ``config`` below ``folder``. Raises InvalidConfig while another process has them."""
+    if folder is None:
+        yield NoCheckpoints()
+        return
+    kept = Checkpoints(folder, config)
+    try:
+        kept.place.mkdir(parents=True, exist_ok=True)
+        lock = (kept.place / "lock").open("ab")
+    except OSError as error:
+        raise InvalidConfig("federation.folder", f"{kept.place}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidConfig(
+                "federation.folder", f"another process runs this very federation in {kept.place}; "
+                "wait for it, or name another folder") from None
+        yield kept
+
+
+def _open(path: Path) -> tuple[dict[str, Any], bytes]:
+    """(head, body). Raises OSError, ValueError, struct.error."""
+    stored = path.read_bytes()
+    content = stored[_CHECK_BYTES:]
+    if hashlib.sha256(content).digest() != stored[:_CHECK_BYTES]:
+        raise ValueError("damaged")
+    (length,) = _LENGTH.unpack_from(content)
+    end = _LENGTH.size + length
+    head = json.loads(content[_LENGTH.size : end])
+    if head["version"] != _VERSION:
+        raise ValueError("another version")
+    return head, content[end:]
+
+
+def _folded(head: dict[str, Any], lengths: list[int], body: bytes) -> Folded:
+    blocks, at = [], 0
+    for length in lengths:
+        blocks.append(body[at : at + length])
+        at += length
+    return Folded(**{**head, "answered": tuple(head["answered"])}, blocks=tuple(blocks))
+
+
+def _config_in(folder: Path) -> str | None:
+    for path in sorted(folder.glob("*.checkpoint"), reverse=True):
+        try:
+            return str(_open(path)[0]["config"])
+        except (OSError, ValueError, KeyError, struct.error):
+            continue
+    return None

@@ -1,0 +1,66 @@
+"""One round's sum: while replies are folded into it, and as it waits to be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from encryption.types import Accumulator
+from strategies.layout import TrainReply
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A sum that may be opened. A server that forgets it between asking and stepping would ask for
+    another one of the same round, which no opener opens. ``blocks``: ciphertext; ``upload_bytes``:
+    mean of what one partner sent."""
+
+    kind: str
+    round: int
+    answered: tuple[str, ...]
+    refused: Mapping[str, str]
+    blocks: tuple[bytes, ...]
+    upload_bytes: float
+    seconds: Mapping[str, float]
+
+
+class Memory(Protocol):
+    """Where a server keeps what it must not lose."""
+
+    def keep(self, folded: Folded) -> None:
+        """On disk when this returns."""
+
+    def folded(self, kind: str, number: int) -> Folded | None:
+        """What was kept of this round, before an interruption."""
+
+
+class NoMemory:
+    """An interrupted run is lost."""
+
+    def keep(self, folded: Folded) -> None:
+        pass
+
+    def folded(self, kind: str, number: int) -> Folded | None:
+        return None
+
+
+@dataclass
+class Fold:
+    """The running round: who is in, who was refused, what it cost."""
+
+    accumulator: Accumulator
+    answered: dict[str, TrainReply] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    upload_bytes: int = 0
+    fold_s: float = 0.0
+    train_s: float = 0.0
+    encrypt_s: float = 0.0
+
+    def finish(self, kind: str, number: int) -> Folded:
+        """Raises ValueError if nothing was folded."""
+        blocks = self.accumulator.finish()
+        return Folded(
+            kind, number, tuple(sorted(self.answered)), dict(self.refused), blocks,
+            self.upload_bytes / len(self.answered),
+            {"train": self.train_s, "encrypt": self.encrypt_s, "fold": self.fold_s})

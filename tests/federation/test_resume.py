@@ -1,0 +1,220 @@
+"""A run that dies at any point goes on with the same command, and no partner answers twice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+
+import experiments.simulate
+import server.app
+from client.session import Session
+from conf.schema import Config
+from learning.results import RunResult
+from server.checkpoint import Checkpoints
+from server.recording import Recording
+from strategies.fedavg import EncryptedFedAvg, OpeningFailed
+from strategies.fold import Folded
+
+ROUNDS = 3
+
+
+class Died(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], tuple[RunResult, bytes]]:
+    """(result, the final model as the operator has it)."""
+    models: list[bytes] = []
+
+    def finish(work: Recording, *rest: object) -> RunResult:
+        models.append(work.model.packed())
+        return finished(work, *rest)  # type: ignore[arg-type]
+
+    finished = server.app.finish
+    monkeypatch.setattr(server.app, "finish", finish)
+
+    def simulated(config: Config) -> tuple[RunResult, bytes]:
+        result = experiments.simulate.simulate(config)
+        assert isinstance(result, RunResult)
+        return result, models[-1]
+
+    return simulated
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """How often each partner computed a reply, by kind."""
+    counted: Counter[tuple[str, str]] = Counter()
+    values = Session._values
+
+    def count(self: Session, kind: str, model: object) -> object:
+        counted[self.site.partner, kind] += 1
+        return values(self, kind, model)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "_values", count)
+    return counted
+
+
+def _dies(monkeypatch: pytest.MonkeyPatch, owner: type, name: str,
+          when: Callable[..., bool], *, after: bool) -> None:
+    """``owner.name`` dies once, before or after its work, when ``when(self, ...)``."""
+    original = getattr(owner, name)
+    left = [1]
+
+    def work(self: object, *rest: object) -> object:
+        due = bool(left[0]) and when(self, *rest)
+        if due and not after:
+            left[0] = 0
+            raise Died
+        result = original(self, *rest)
+        if due:
+            left[0] = 0
+            raise Died
+        return result
+
+    monkeypatch.setattr(owner, name, work)
+
+
+def _of_round_2(_: object, folded: Folded) -> bool:
+    return folded.round == 2
+
+
+def _of_test(_: object, folded: Folded) -> bool:
+    return folded.kind == "test"
+
+
+def _after_2(work: Recording) -> bool:
+    return work.model.round == 2
+
+
+def _always(*_: object) -> bool:
+    return True
+
+
+POINTS = {
+    "before the first round": (Recording, "keep", _always, True),
+    "replies in, sum not kept": (Checkpoints, "keep", _of_round_2, False),
+    "sum kept, not opened": (Checkpoints, "keep", _of_round_2, True),
+    "opened, not stepped": (EncryptedFedAvg, "_moved", lambda self, model, *_: model.round == 1,
+                            False),
+    "stepped, not kept": (Recording, "keep", _after_2, False),
+    "kept, not logged": (Recording, "keep", _after_2, True),
+    "test sum not kept": (Checkpoints, "keep", _of_test, False),
+    "test sum kept": (Checkpoints, "keep", _of_test, True),
+    "before the end is forgotten": (Checkpoints, "finished", _always, False),
+}
+
+
+_WHOLE: list[tuple[RunResult, bytes]] = []
+"""An uninterrupted run, once for all points."""
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_that_died_ends_as_if_nothing_had_happened(
+    point: str, configure, run, answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(privacy={"name": "none"}, federation={"folder": str(tmp_path / "f")})
+    if not _WHOLE:
+        _WHOLE.append(run(replace(config, federation=replace(config.federation, folder=""))))
+        answers.clear()
+    ((result, model),) = _WHOLE
+    with monkeypatch.context() as patched:
+        owner, name, when, after = POINTS[point]
+        _dies(patched, owner, name, when, after=after)
+        with pytest.raises(Died):
+            run(config)
+    again, resumed = run(config)
+    assert resumed == model
+    assert again.comparisons == result.comparisons and again.released == result.released
+    assert set(answers.values()) == {ROUNDS, 1}
+    assert not list((tmp_path / "f" / "server").iterdir())
+    _one_recorded_run(config, result.mlflow_run_id)
+
+
+def _one_recorded_run(config: Config, other: str) -> None:
+    """Besides ``other``: every round once, ended well."""
+    client = mlflow.MlflowClient(config.tracking.uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
+    (found,) = [r for r in client.search_runs([experiment.experiment_id])
+                if r.info.run_id != other]
+    steps = [p.step for p in client.get_metric_history(found.info.run_id, "cohort/answered")]
+    assert sorted(steps) == list(range(1, ROUNDS + 1))
+    assert found.info.status == "FINISHED" and "error" not in found.data.tags
+
+
+@pytest.mark.parametrize("opening", ["revealed", "sealed"])
+def test_noise_is_drawn_and_paid_for_once(
+    opening: str, configure, run, answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(federation={"folder": str(tmp_path / "f")}, encryption={"opening": opening})
+    for point in ("replies in, sum not kept", "opened, not stepped", "stepped, not kept"):
+        with monkeypatch.context() as patched:
+            owner, name, when, after = POINTS[point]
+            _dies(patched, owner, name, when, after=after)
+            with pytest.raises(Died):
+                run(config)
+        if opening == "sealed":
+            _holds_no_model(tmp_path / "f", config)
+    run(config)
+    assert set(answers.values()) == {ROUNDS, 1} and len(answers) == 6
+    for state in (tmp_path / "f" / "state").iterdir():
+        lines = (state / "ledger.jsonl").read_text().splitlines()
+        assert sorted({json.loads(line)["round"] for line in lines}) in (
+            [1, 2, 3], [0, 1, 2, 3])
+        assert len({json.loads(line)["run_id"] for line in lines}) == 1
+
+
+def _holds_no_model(folder: Path, config: Config) -> None:
+    """What the operator keeps of a sealed run shows no model to who has no key."""
+    from client.export import open_model
+    from keyholder.keys import SharedKey
+    from strategies.global_model import SealedModel
+
+    kept = Checkpoints(folder / "server", experiments.simulate.prepared(config, folder))
+    saved = kept.load()
+    assert saved is not None
+    sealed = SealedModel().restored(saved.model).model
+    files = b"".join(path.read_bytes() for path in kept.place.iterdir())
+    if sealed:
+        model = open_model(SharedKey.load(folder / "federation.key"), sealed).content.vector
+        assert model.any()
+        for width in ("<f4", "<f8"):
+            assert model.astype(width).tobytes()[:16] not in files
+
+
+def test_a_server_that_goes_back_gets_the_bytes_that_it_had(
+    configure, run, answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator that restores an older checkpoint and forgets the sums gets no second draw of
+    noise; with another set of partners, nothing is opened."""
+    config = configure(federation={"folder": str(tmp_path / "f")}, strategy={"quorum": 2})
+    with monkeypatch.context() as patched:
+        _dies(patched, Recording, "keep", _after_2, after=True)
+        with pytest.raises(Died):
+            run(config)
+    (place,) = (tmp_path / "f" / "server").iterdir()
+    (place / "round-000002.checkpoint").unlink()
+    for path in place.glob("*.folded"):
+        path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(EncryptedFedAvg, "_take", _without("west"))
+        with pytest.raises(OpeningFailed, match="AnotherSumClaimed"):
+            run(config)
+    assert set(answers.values()) == {2}
+
+
+def _without(partner: str) -> Callable[..., None]:
+    take = EncryptedFedAvg._take
+
+    def some(self: EncryptedFedAvg, number: int, node: int, message: object) -> None:
+        if node != self.cohort.nodes[partner]:
+            take(self, number, node, message)  # type: ignore[arg-type]
+
+    return some

@@ -1,0 +1,119 @@
+"""What an operator keeps of a run, whole, damaged, or of another configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conf.schema import Config, InvalidConfig, StrategyConfig
+from server.checkpoint import CheckpointDamaged, Checkpoints, Saved, checkpoints
+from strategies.fold import Folded
+from strategies.global_model import RevealedModel, SealedModel
+from strategies.optimiser import ServerState
+
+RUN = "ab" * 16
+
+
+def _saved(number: int) -> Saved:
+    return Saved(RUN, number, [{"val/auc": float("nan")}] * number, {"rounds": number}, 8.0, 1.5,
+                 b"model" * number)
+
+
+def _folded(number: int, kind: str = "train") -> Folded:
+    return Folded(kind, number, ("east", "west"), {"north": "late"}, (b"one", b"", b"three"), 5.0,
+                  {"fold": 0.1})
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Checkpoints:
+    kept = Checkpoints(tmp_path, Config())
+    for number in range(4):
+        kept.save(_saved(number))
+        kept.keep(_folded(number + 1))
+    return kept
+
+
+def test_the_newest_checkpoint_and_its_sum_come_back(kept: Checkpoints, tmp_path: Path) -> None:
+    again = Checkpoints(tmp_path, Config())
+    saved = again.load()
+    assert saved is not None
+    assert (saved.run, saved.round, saved.model) == (RUN, 3, b"model" * 3)
+    assert np.isnan(saved.history[2]["val/auc"])
+    assert again.folded("train", 4) == _folded(4)
+    assert again.folded("test", 4) is None
+    assert again.folded("train", 5) is None
+
+
+def test_two_of_each_are_kept_and_nothing_after_the_end(kept: Checkpoints) -> None:
+    names = sorted(path.name for path in kept.place.iterdir())
+    assert names == ["round-000002.checkpoint", "round-000003.checkpoint",
+                     "sum-000003.folded", "sum-000004.folded"]
+    kept.finished()
+    assert not kept.place.exists() and kept.load() is None
+
+
+@pytest.mark.parametrize("harm", [
+    lambda content: content[:-1],
+    lambda content: content[:20],
+    lambda content: b"",
+    lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+])
+def test_a_damaged_checkpoint_falls_back_and_two_end_the_run(kept: Checkpoints, harm) -> None:
+    newest = kept.place / "round-000003.checkpoint"
+    newest.write_bytes(harm(newest.read_bytes()))
+    saved = kept.load()
+    assert saved is not None and saved.round == 2
+    older = kept.place / "round-000002.checkpoint"
+    older.write_bytes(harm(older.read_bytes()))
+    with pytest.raises(CheckpointDamaged, match="spends privacy again"):
+        kept.load()
+
+
+def test_a_damaged_sum_is_collected_anew(kept: Checkpoints) -> None:
+    path = kept.place / "sum-000004.folded"
+    path.write_bytes(path.read_bytes()[:-1])
+    kept.load()
+    assert kept.folded("train", 4) is None
+
+
+def test_a_sum_of_another_run_is_not_used(kept: Checkpoints) -> None:
+    kept.save(replace(_saved(3), run="cd" * 16))
+    assert kept.folded("train", 4) is None
+
+
+def test_another_configuration_has_its_own_and_is_named(kept: Checkpoints, tmp_path: Path) -> None:
+    other = Checkpoints(tmp_path, replace(Config(), strategy=StrategyConfig(rounds=7), seed=3))
+    assert other.load() is None
+    (named,) = other.others()
+    assert "seed, strategy.rounds" in named and str(kept.place) in named
+    assert kept.others() == []
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    with checkpoints(tmp_path, Config()):
+        with pytest.raises(InvalidConfig, match="another process"), checkpoints(tmp_path, Config()):
+            pass
+        with checkpoints(tmp_path, replace(Config(), seed=1)) as other:
+            assert other.load() is None
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (pytest.raises(InvalidConfig, match=r"federation\.folder"),
+          checkpoints(tmp_path / "file", Config())):
+        pass
+
+
+def test_models_survive_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    state = ServerState(7, *rng.normal(size=(4, 5)), averaged=2)
+    start = RevealedModel(ServerState.start(np.zeros(5)), StrategyConfig())
+    restored = start.restored(RevealedModel(state, StrategyConfig()).packed()).server
+    assert (restored.round, restored.averaged) == (7, 2)
+    for name in ("model", "velocity", "second", "mean"):
+        np.testing.assert_array_equal(getattr(restored, name), getattr(state, name))
+    sealed = SealedModel(7, b"model", b"state")
+    assert SealedModel().restored(sealed.packed()) == sealed
