@@ -237,7 +237,8 @@ class FederationConfig:
     workers: int = 2
     """Simulation only: clients that run at the same time."""
     folder: str = ""
-    """Simulation only: where it keeps its key, sites and their state; empty: nowhere."""
+    """Simulation only: where it keeps its key, sites, their state and the server's checkpoints, so
+    that the same command goes on after an interruption; empty: nowhere."""
     split_into: int = 0
     """Simulation only: divide the table's partners, by a hash of the customer, into this many;
     0 leaves them as they are."""

@@ -89,16 +89,29 @@ class Federation:
         return {**kept, **_QUIET, _MARK: self.mark, "PATH": path,
                 "FLWR_HOME": str(folder / "flwr"), **variables}
 
+    def begin(self, app_dir: Path, run_config: Mapping[str, Value]) -> Process:
+        """``flwr run``, which follows the run to its end."""
+        overrides = self.work / "run_config.toml"
+        overrides.write_text(tomli_w.dumps(dict(run_config)))
+        command = ["flwr", "run", str(app_dir), "test", "--stream",
+                   "--run-config", str(overrides)]
+        return self.start(f"run{len(self.processes)}", command,
+                          FLWR_HOME=str(self.work / "cli"))
+
+    def kill_server_app(self) -> None:
+        """As a power failure would: SIGKILL. Raises AssertionError where none runs."""
+        found = [pid for pid in self.remaining()
+                 if b"flwr-serverapp" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert found, "no ServerApp runs"
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+
     def run(self, app_dir: Path, run_config: Mapping[str, Value], timeout_s: float = 300.0) -> str:
         """Run the app in ``app_dir`` to its end and return the log of its ServerApp.
 
         Raises AssertionError with the logs of all processes when the run fails or takes longer.
         """
-        overrides = self.work / "run_config.toml"
-        overrides.write_text(tomli_w.dumps(dict(run_config)))
-        command = ["flwr", "run", str(app_dir), "test", "--stream",
-                   "--run-config", str(overrides)]
-        cli = self.start(f"run{len(self.processes)}", command, FLWR_HOME=str(self.work / "cli"))
+        cli = self.begin(app_dir, run_config)
         try:
             code = cli.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:

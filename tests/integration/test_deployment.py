@@ -83,13 +83,13 @@ def test_each_node_has_its_own_config_and_a_json_config_arrives_unchanged(
     assert running.remaining() == []
 
 
-def _config(tracking_uri: str) -> Config:
+def _config(tracking_uri: str, rounds: int = 2) -> Config:
     return replace(
         Config(),
         task=TaskConfig(
             categories=CATEGORIES, train_snapshots=["2017-06-01", "2017-07-01"],
             validation_snapshot="2017-08-01", test_snapshot="2017-09-01"),
-        strategy=StrategyConfig(rounds=2, timeout_s=60.0),
+        strategy=StrategyConfig(rounds=rounds, timeout_s=60.0),
         federation=FederationConfig(
             name="deployment", partners=list(PARTNERS), customers=dict.fromkeys(PARTNERS, 40)),
         tracking=TrackingConfig(uri=tracking_uri),
@@ -121,21 +121,26 @@ def _site(folder: Path, partner: str, key: Path) -> dict[str, str]:
             "epsilon-limit": 10.0}
 
 
+def _sites(folder: Path, config: Config) -> list[dict[str, str]]:
+    from encryption.parameters import choose_parameters
+    from keyholder.keys import SharedKey
+
+    SharedKey.generate(choose_parameters(
+        config.encryption.name, len(PARTNERS), config.encryption.bits)).save(folder / "key")
+    nodes = [_site(folder, partner, folder / "key") for partner in PARTNERS]
+    (folder / "key").unlink()
+    return nodes
+
+
 # MLflow uses a loading strategy that SQLAlchemy 2.1 deprecates.
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 def test_two_rounds_of_the_real_apps(tmp_path: Path, federation, monkeypatch) -> None:
     """Each client reads only its own file and key, from its own node configuration."""
     import mlflow
 
-    from encryption.parameters import choose_parameters
-    from keyholder.keys import SharedKey
-
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     config = _config(f"sqlite:///{tmp_path}/mlflow.db")
-    SharedKey.generate(choose_parameters(
-        config.encryption.name, len(PARTNERS), config.encryption.bits)).save(tmp_path / "key")
-    nodes = [_site(tmp_path, partner, tmp_path / "key") for partner in PARTNERS]
-    (tmp_path / "key").unlink()
+    nodes = _sites(tmp_path, config)
     running = federation(nodes)
     running.run(ROOT, {"config": to_json(config)})
 
@@ -152,3 +157,37 @@ def test_two_rounds_of_the_real_apps(tmp_path: Path, federation, monkeypatch) ->
                         if process.name == "superlink")
     for node in nodes:
         assert Path(node["data-path"]).parent.as_posix() not in operator_saw
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ServerApp in /proc")
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+def test_a_server_that_was_killed_goes_on(tmp_path: Path, federation, monkeypatch) -> None:
+    """The same ``flwr run`` again: no partner spends or draws noise twice, MLflow shows one run."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    config = _config(f"sqlite:///{tmp_path}/mlflow.db", rounds=40)
+    nodes = _sites(tmp_path, config)
+    running = federation(nodes)
+    asked = {"config": to_json(config), "state-path": str(tmp_path / "operator")}
+    first = running.begin(ROOT, asked)
+    first.wait_until(lambda: any((tmp_path / "operator").glob("*/round-00000[3-9].checkpoint")),
+                     timeout_s=120)
+    running.kill_server_app()
+    spent = [(Path(node["state-path"]) / "ledger.jsonl").read_text() for node in nodes]
+    assert "goes on after round" in running.run(ROOT, asked)
+
+    client = mlflow.MlflowClient(config.tracking.uri)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    answered = client.get_metric_history(run.info.run_id, "cohort/answered")
+    assert sorted(entry.step for entry in answered) == list(range(1, 41))
+    for node, before in zip(nodes, spent, strict=True):
+        after = (Path(node["state-path"]) / "ledger.jsonl").read_text()
+        assert after.startswith(before)
+        lines = [json.loads(line) for line in after.splitlines()]
+        assert len({line["run_id"] for line in lines}) == 1
+        assert len({line["round"] for line in lines if line["round"]}) == 40
+        assert len(lines) in (40, 41)
+    assert not list((tmp_path / "operator").iterdir())

@@ -147,8 +147,8 @@ def test_noise_has_the_promised_std_and_no_other(n: int) -> None:
         return min(chi2.cdf(statistic, 4001), chi2.sf(statistic, 4001)) > RARE / 2
 
     assert accepts(std)
-    assert not accepts(0.9 * std)
-    assert not accepts(1.1 * std)
+    assert not accepts(0.8 * std)
+    assert not accepts(1.2 * std)
     assert abs(step.mean()) < norm.isf(RARE) * std / math.sqrt(len(step))
 
 
