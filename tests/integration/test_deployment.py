@@ -166,28 +166,28 @@ def test_a_server_that_was_killed_goes_on(tmp_path: Path, federation, monkeypatc
     import mlflow
 
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    config = _config(f"sqlite:///{tmp_path}/mlflow.db", rounds=40)
+    config = _config(f"sqlite:///{tmp_path}/mlflow.db", rounds=3)
     nodes = _sites(tmp_path, config)
     running = federation(nodes)
     asked = {"config": to_json(config), "state-path": str(tmp_path / "operator")}
     first = running.begin(ROOT, asked)
-    first.wait_until(lambda: any((tmp_path / "operator").glob("*/round-00000[3-9].checkpoint")),
-                     timeout_s=120)
+    first.wait_until(lambda: any((tmp_path / "operator").glob("*/round-000001.checkpoint")),
+                     timeout_s=300)
     running.kill_server_app()
     spent = [(Path(node["state-path"]) / "ledger.jsonl").read_text() for node in nodes]
-    assert "goes on after round" in running.run(ROOT, asked)
+    assert "goes on after round" in running.run(ROOT, asked, timeout_s=600.0)
 
     client = mlflow.MlflowClient(config.tracking.uri)
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     answered = client.get_metric_history(run.info.run_id, "cohort/answered")
-    assert sorted(entry.step for entry in answered) == list(range(1, 41))
+    assert sorted(entry.step for entry in answered) == [1, 2, 3]
     for node, before in zip(nodes, spent, strict=True):
         after = (Path(node["state-path"]) / "ledger.jsonl").read_text()
         assert after.startswith(before)
         lines = [json.loads(line) for line in after.splitlines()]
         assert len({line["run_id"] for line in lines}) == 1
-        assert len({line["round"] for line in lines if line["round"]}) == 40
-        assert len(lines) in (40, 41)
+        assert len({line["round"] for line in lines if line["round"]}) == 3
+        assert len(lines) in (3, 4)
     assert not list((tmp_path / "operator").iterdir())
