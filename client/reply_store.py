@@ -44,6 +44,14 @@ class ReplyStore:
             raise RoundAlreadyAnswered("this round was answered before")
         return None
 
+    def newest_before(self, round_id: RoundId) -> tuple[bytes, ...]:
+        """The blocks of the newest earlier round of this run that is kept, () without one. Raises
+        ReplyDamaged."""
+        earlier = [number for number in self._answered(round_id) if number < round_id.round]
+        if not earlier:
+            return ()
+        return _unpack(self._path(RoundId(round_id.run, max(earlier))).read_bytes())
+
     def put(self, round_id: RoundId, blocks: tuple[bytes, ...]) -> None:
         """Store atomically, synced to disk before the reply may be sent."""
         write_whole(self._path(round_id), _pack(blocks))
@@ -69,7 +77,7 @@ def _unpack(stored: bytes) -> tuple[bytes, ...]:
     """Raises ReplyDamaged. Past the check the lengths are those that were written."""
     check, body = stored[:_CHECK_BYTES], stored[_CHECK_BYTES:]
     if hashlib.sha256(body).digest() != check:
-        raise ReplyDamaged("the stored reply of this round is damaged")
+        raise ReplyDamaged("what this site stored of a round is damaged")
     (count,) = struct.unpack_from("<I", body)
     blocks, at = [], 4
     for _ in range(count):

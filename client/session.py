@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.feedback import Feedback
 from client.local_round import test_sums, training_sums
 from client.reply_store import ReplyStore
 from client.sealed_run import SealedRun
@@ -78,7 +78,7 @@ class Session:
             self._spend(bound, request.kind)
             began = time.perf_counter()
             sealer = self._sealer(request.kind)  # its processes start while this one trains
-            values = self._values(request.kind, model)
+            values = self._values(request.kind, model, bound)
             trained = time.perf_counter()
             blocks = sealer.seal(values, _from_model(bound, model_digest(request.model)))
             train_s, encrypt_s = trained - began, time.perf_counter() - trained
@@ -160,15 +160,20 @@ class Session:
             raise Refused("the model is not sent in the form that the run agreed on")
         return self._sealed(bound).model(bound.round, sent) if isinstance(sent, bytes) else sent
 
-    def _values(self, kind: str, model: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _values(self, kind: str, model: NDArray[np.float64], bound: RoundId
+                ) -> NDArray[np.int64]:
         plan = self.agreement.plan(kind)
-        sums: Mapping[str, NDArray[np.float64]]
-        if kind == "train":
-            sums = training_sums(
-                model, self.data, self.config, self.agreement, self.site.partner)
-        else:
-            sums = test_sums(model, self.data, self.config)
-        return plan.quantise(sums, NoiseSource())
+        if kind != "train":
+            return plan.quantise(test_sums(model, self.data, self.config), NoiseSource())
+        sums = training_sums(model, self.data, self.config, self.agreement, self.site.partner)
+        if not self.config.encryption.feedback:
+            return plan.quantise(sums, NoiseSource())
+        region = plan.region("update")
+        feedback = Feedback(ReplyStore(self.site.state_path / "leftovers"), region)
+        update = feedback.joined(bound, sums["update"])
+        values = plan.quantise({**sums, "update": update}, NoiseSource())
+        feedback.keep(bound, update, values[:region.size])  # the update comes first, unsplit
+        return values
 
 
 def _from_model(bound: RoundId, digest: bytes) -> RoundId:

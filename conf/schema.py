@@ -181,6 +181,9 @@ class EncryptionConfig:
     """Bits of one quantised value."""
     opening: str = "revealed"
     """Who sees the model: "revealed": the operator too; "sealed": key holders alone."""
+    feedback: bool = False
+    """Each partner keeps what rounding and range left over of its update, and adds it to its next
+    one: few bits cost nothing then, down to 4. Not with privacy=noise_shares."""
 
     def validate(self) -> None:
         _one_of(self.name, "encryption", ("shared_key", "shared_key_rlwe", "plaintext"))
@@ -188,7 +191,10 @@ class EncryptionConfig:
         _require(self.opening == "revealed" or self.name != "plaintext", "encryption.opening",
                  "sealed hides nothing with encryption=plaintext: whoever adds the updates could "
                  "compute the model; use encryption=shared_key")
-        _require(8 <= self.bits <= 20, "encryption.bits", f"must lie in 8..20, got {self.bits}")
+        _require(4 <= self.bits <= 20, "encryption.bits", f"must lie in 8..20, got {self.bits} "
+                 "(from 4 with encryption.feedback=true)")
+        _require(self.feedback or self.bits >= 8, "encryption.bits",
+                 f"{self.bits} are too few without encryption.feedback=true")
 
 
 @dataclass(frozen=True)
@@ -286,6 +292,10 @@ class Config:
                       self.federation, self.tracking):
             group.validate()
         _require(0 <= self.seed < 2**63, "seed", "must lie in 0..2^63 - 1")
+        _require(not self.encryption.feedback or self.privacy.name != "noise_shares",
+                 "encryption.feedback", "what is left over of a sum would speak of the same "
+                 "customers a second time, which a noise share does not cover; use "
+                 "privacy=local_dp, privacy=none or encryption.feedback=false")
         partners = self.federation.partners
         for name, count in self.federation.customers.items():
             _require(count > 0, f"federation.customers.{name}", f"must be above 0, got {count}")

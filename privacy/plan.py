@@ -23,7 +23,8 @@ whole run. The latter pay, multiplied by 1 + e^epsilon, for two bad events: the 
 may fail, and a partner's value may leave the signed integers and saturate. Saturation is charged
 because it happens to each partner's value before the sum: a sum of saturated values is not a
 function of the noised sum. Where each partner's own noise already suffices (``local_dp``)
-saturation is post-processing and free. The sampler is within 2^-60 of ideal (``noise``).
+saturation is post-processing and free, and so is splitting a value into digits (``digits``).
+The sampler is within 2^-60 of ideal (``noise``).
 Clamping happens before the noise and is 1-Lipschitz: it costs no privacy, only bias.
 """
 
@@ -39,6 +40,7 @@ from numpy.typing import NDArray
 
 from conf.schema import PrivacyConfig
 from privacy.accounting import RELATION, UNIT, gaussian_epsilon, sampled_epsilon
+from privacy.digits import digit_count, joined, split
 from privacy.noise import NoiseSource
 from privacy.planning import DELTA_FOR_GAUSSIAN, Setting, test_regions, training_regions
 from privacy.regions import MetricSums, Region
@@ -49,9 +51,9 @@ class PrivacyPlan:
     """Regions of every round's release and their cost. Two parties with the same configuration
     hold equal plans. Made by :meth:`training` and :meth:`test`.
 
-    bits: signed integers of this width. shares: partners whose noise a released sum is sure to
-    hold, quorum - colluders (1 in ``local_dp``). local_noise_multiplier: sigma of the DP-SGD
-    steps of ``local_dp``, else 0.
+    bits: of a signed digit; a value of a wider region takes several. shares: partners whose noise
+    a released sum is sure to hold, quorum - colluders (1 in ``local_dp``). local_noise_multiplier:
+    sigma of the DP-SGD steps of ``local_dp``, else 0.
     """
 
     mode: str
@@ -67,16 +69,17 @@ class PrivacyPlan:
     @classmethod
     def training(cls, config: PrivacyConfig, *, rounds: int, quorum: int, bits: int,
                  update_size: int, metric: MetricSums, customers_bound: int,
-                 expected_customers: int | None = None) -> PrivacyPlan:
+                 expected_customers: int | None = None, feedback: bool = False) -> PrivacyPlan:
         """Regions update (update_size,), metric (metric.size,), loss (1,), every round.
 
         customers_bound: public estimate of the customers of the largest partner;
         expected_customers: of all partners; only ``local_dp`` uses it, for the range of the
-        weighted deltas (None: wide enough for any split).
+        weighted deltas (None: wide enough for any split). feedback: of a partner's update its
+        next one takes up what does not fit.
         Guarantee: epsilon(rounds) <= config.epsilon at config.delta, unless the mode is none.
         Raises PlanImpossible, naming the override to change.
         """
-        setting = Setting(config, rounds, quorum, bits, customers_bound)
+        setting = Setting(config, rounds, quorum, bits, customers_bound, feedback)
         regions, sigma = training_regions(
             setting, update_size, metric, expected_customers or customers_bound)
         return cls._of(setting, regions, sigma)
@@ -101,7 +104,12 @@ class PrivacyPlan:
 
     @property
     def total_size(self) -> int:
-        return sum(region.size for region in self.regions)
+        """Digits of one release."""
+        return sum(self._digits)
+
+    @property
+    def _digits(self) -> list[int]:
+        return [region.size * digit_count(region.bits, self.bits) for region in self.regions]
 
     def region(self, name: str) -> Region:
         """Raises KeyError."""
@@ -109,26 +117,32 @@ class PrivacyPlan:
 
     def quantise(self, sums: Mapping[str, NDArray[np.floating]],
                  noise: NoiseSource) -> NDArray[np.int64]:
-        """One partner's clipped sums by region -> (total_size,) integers to encrypt.
+        """One partner's clipped sums by region -> (total_size,) digits to encrypt.
 
         Guarantee: with sums whose sensitivity is each region's clip_norm, and fresh ``noise``,
-        the sum over a quorum is what :meth:`epsilon` accounts; every value lies in
+        the sum over a quorum is what :meth:`epsilon` accounts; every digit lies in
         [-2^(bits-1), 2^(bits-1) - 1]. NaN counts as 0. Raises ValueError on regions or shapes
         that are not the plan's.
         """
         if set(sums) != {region.name for region in self.regions}:
             raise ValueError(f"regions {sorted(sums)} are not the plan's")
-        limit = 2 ** (self.bits - 1)
-        parts = [region.quantise(sums[region.name], noise) for region in self.regions]
-        return np.clip(np.concatenate(parts), -limit, limit - 1)
+        return np.concatenate([
+            self._split(region, region.quantise(sums[region.name], noise))
+            for region in self.regions])
+
+    def _split(self, region: Region, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        limit = 2 ** (region.bits - 1)
+        return split(np.clip(values, -limit, limit - 1), digit_count(region.bits, self.bits),
+                     self.bits)
 
     def dequantise(self, total: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """(total_size,) integers, opened -> region name -> (size,) in units of the sums."""
+        """(total_size,) sums of digits, opened -> region name -> (size,) in units of the sums."""
         if total.shape != (self.total_size,):
             raise ValueError(f"{total.shape} values opened, the plan has {self.total_size}")
-        ends = np.cumsum([region.size for region in self.regions])[:-1]
-        return {region.name: part.astype(np.float64) * region.step
-                for region, part in zip(self.regions, np.split(total, ends), strict=True)}
+        ends = np.cumsum(self._digits)[:-1]
+        return {
+            region.name: joined(part, digit_count(region.bits, self.bits), self.bits) * region.step
+            for region, part in zip(self.regions, np.split(total, ends), strict=True)}
 
     def epsilon(self, rounds: int) -> float:
         """Epsilon at ``delta`` of what ``rounds`` rounds released (0 <= rounds <= planned)."""

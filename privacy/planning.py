@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from conf.schema import PrivacyConfig
 from privacy.accounting import calibrate_sampled, gaussian_epsilon, gaussian_mu
+from privacy.digits import METRIC_BITS
 from privacy.grid import Need, PlanImpossible, choose_grid, plain_grid, tail_quantile
 from privacy.regions import MetricSums, Region
 
@@ -18,6 +19,8 @@ METRIC_SHARE = 0.8
 _MOST_PARTNERS = 1024
 _FREE_TAIL = 6.0
 _UPDATE_HEADROOM = 2.0
+_FEEDBACK_REACH = 4.0
+"""Of d numbers, d/16 at most are 4 times as large as their root mean square."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Setting:
     quorum: int
     bits: int
     customers_bound: int
+    feedback: bool = False
 
     def __post_init__(self) -> None:
         if self.config.name == "noise_shares" and self.quorum <= self.config.colluders:
@@ -64,6 +68,13 @@ class Setting:
                                  DELTA_FOR_GAUSSIAN * self.config.delta)
         return (1 - DELTA_FOR_GAUSSIAN) * self.config.delta / (4 * (1 + math.exp(min(worst, 200))))
 
+    def width(self, region: str) -> int:
+        """Bits of a value. A metric's may travel in several digits (``digits``), and so have more
+        bits than the update's many, where a partner's own noise protects it, or none does."""
+        if region == "update" or self.config.name == "noise_shares":
+            return self.bits
+        return max(self.bits, METRIC_BITS)
+
     def tail(self, coordinates: int) -> float:
         """Normal quantile that the grid must hold of every noise share."""
         if self.config.name != "noise_shares":
@@ -85,8 +96,8 @@ def training_regions(setting: Setting, update_size: int, metric: MetricSums,
         return _regions(parts, setting), 0.0
     regions = _regions(parts[1:], setting)
     sigma = _local_noise_multiplier(setting, regions)
-    reach = _local_reach(setting, sigma, expected_customers)
-    return (_plain(parts[0], reach, setting.bits), *regions), sigma
+    reach = _local_reach(setting, sigma, expected_customers, _narrowing(parts[0], setting))
+    return (_plain(parts[0], reach, setting), *regions), sigma
 
 
 def test_regions(setting: Setting, names: tuple[str, ...],
@@ -114,7 +125,7 @@ def _regions(parts: tuple[_Part, ...], setting: Setting) -> tuple[Region, ...]:
 def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Region:
     full = setting.customers_bound * part.clip_norm
     if setting.config.name == "none":
-        return _plain(part, full, setting.bits)
+        return _plain(part, full * _narrowing(part, setting), setting)
     noise_multiplier = math.sqrt(setting.rounds / part.share) / setting.mu
     # Room for customers who all pull the same way: evenly over the coordinates for an update,
     # into four of a metric's statistics (the busiest cells of a histogram).
@@ -122,18 +133,19 @@ def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Regio
     grid = choose_grid(Need(
         part.name, part.size, part.clip_norm, noise_multiplier, setting.shares, full,
         max(part.clip_norm, full / math.sqrt(spread)), setting.rounds,
-        failure, tail), setting.bits)
+        failure, tail), setting.width(part.name))
     variance = setting.shares * grid.share_std_steps ** 2
     return Region(
         part.name, part.size, part.clip_norm, grid.step, grid.clamp_steps, noise_multiplier,
         grid.inflation * part.clip_norm, grid.share_std_steps,
-        grid.shift.per_round / variance, grid.shift.once / variance)
+        grid.shift.per_round / variance, grid.shift.once / variance, setting.width(part.name))
 
 
-def _plain(part: _Part, reach: float, bits: int) -> Region:
+def _plain(part: _Part, reach: float, setting: Setting) -> Region:
+    bits = setting.width(part.name)
     grid = plain_grid(reach, bits)
     return Region(part.name, part.size, part.clip_norm, grid.step, grid.clamp_steps, 0.0,
-                  part.clip_norm, 0.0, 0.0, 0.0)
+                  part.clip_norm, 0.0, 0.0, 0.0, bits)
 
 
 def _local_noise_multiplier(setting: Setting, metrics: tuple[Region, ...]) -> float:
@@ -147,7 +159,16 @@ def _local_noise_multiplier(setting: Setting, metrics: tuple[Region, ...]) -> fl
         raise PlanImpossible("privacy.epsilon", str(error)) from None
 
 
-def _local_reach(setting: Setting, sigma: float, expected_customers: int) -> float:
+def _narrowing(part: _Part, setting: Setting) -> float:
+    """Range of a coordinate over the L2 bound of the sum. With feedback what passes the range is
+    not lost but comes later, so it need not hold a sum that lies in one coordinate."""
+    if part.name != "update" or not setting.feedback:
+        return 1.0
+    return min(1.0, _FEEDBACK_REACH / math.sqrt(part.size))
+
+
+def _local_reach(setting: Setting, sigma: float, expected_customers: int,
+                 narrowing: float) -> float:
     """Public range of one coordinate of a DP-SGD delta weighted by n / mean(n).
 
     A step moves at most lr C (a batch of the expected size) plus noise of std
@@ -156,7 +177,8 @@ def _local_reach(setting: Setting, sigma: float, expected_customers: int) -> flo
     """
     config = setting.config
     weight = max(1.0, setting.customers_bound * setting.quorum / expected_customers)
-    pull = config.local_steps * config.local_learning_rate * config.clip_norm * weight
+    pull = (config.local_steps * config.local_learning_rate * config.clip_norm * weight
+            * narrowing)
     noise = (math.sqrt(config.local_steps) * config.local_learning_rate * sigma * config.clip_norm
              * setting.quorum / (config.sample_rate * expected_customers))
     return _UPDATE_HEADROOM * (pull + _FREE_TAIL * noise)

@@ -30,7 +30,8 @@ class Region:
     the noise of a quorum without colluders (one partner's, in ``local_dp``) over
     ``sensitivity``; 0 where the plan adds none. sensitivity: clip_norm after rounding, root mean
     square over the planned rounds. share_std_steps: noise one partner adds. mu_squared: privacy
-    loss of one round; mu_squared_once: of the first round in addition.
+    loss of one round; mu_squared_once: of the first round in addition. bits: a partner's value is
+    a signed integer of this width.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Region:
     share_std_steps: float
     mu_squared: float
     mu_squared_once: float
+    bits: int
 
     @property
     def clamp(self) -> float:
@@ -70,3 +72,10 @@ class Region:
         up = noise.uniform(self.size) < steps - floor
         return (floor.astype(np.int64) + up
                 + noise.discrete_gaussian(self.share_std_steps, self.size))
+
+    def left_over(self, total: NDArray[np.float64], sent: NDArray[np.int64]
+                  ) -> NDArray[np.float64]:
+        """What of ``total`` (size,) the integers ``sent`` (size,) do not say: exactly their
+        difference, 0 where ``total`` is no number. Only for a region without noise."""
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(total), total - sent * self.step, 0.0)

@@ -55,7 +55,8 @@ class Agreement:
                 config.privacy, rounds=config.strategy.rounds, quorum=config.quorum,
                 bits=config.encryption.bits, update_size=update_size,
                 metric=metric, customers_bound=customers_bound,
-                expected_customers=config.expected_customers)
+                expected_customers=config.expected_customers,
+                feedback=config.encryption.feedback)
             test = PrivacyPlan.test(
                 config.privacy, quorum=config.quorum, bits=config.encryption.bits,
                 metric=metric, customers_bound=customers_bound)

@@ -78,6 +78,8 @@ def test_json_round_trip() -> None:
     ("privacy.contribution=all", "privacy.contribution"),
     ("privacy.sample_rate=2", "privacy.sample_rate"),
     ("encryption.bits=40", "encryption.bits"),
+    ("encryption.bits=7", "encryption.bits"),
+    ("encryption.feedback=true", "encryption.feedback"),  # the default is noise_shares
     ("encryption.opening=whole", "encryption.opening"),
     ("strategy.rounds=0", "strategy.rounds"),
     ("strategy.quorum=-1", "strategy.quorum"),
@@ -90,6 +92,14 @@ def test_impossible_values_are_refused_by_key(override: str, key: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         _compose(override)
     assert caught.value.key == key
+
+
+def test_feedback_allows_few_bits_where_no_share_of_noise_is_at_stake() -> None:
+    for privacy in ("none", "local_dp"):
+        config = _compose(f"privacy={privacy}", "encryption.feedback=true", "encryption.bits=4")
+        assert config.encryption.bits == 4
+    with pytest.raises(InvalidConfig, match="from 4 with"):
+        _compose("privacy=none", "encryption.feedback=true", "encryption.bits=3")
 
 
 def test_quorum_above_the_cohort_is_refused() -> None:

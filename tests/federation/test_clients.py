@@ -44,6 +44,23 @@ def test_asked_again_a_client_resends_the_same_bytes(configure, clients) -> None
         assert _refused(federation.train("east", 1)) == "RoundAlreadyAnswered"
 
 
+def test_what_rounding_left_over_outlives_the_client(configure, clients, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """It stops between keeping what round 2 left over and storing the reply, and starts anew."""
+    config = configure(privacy={"name": "none"}, encryption={"bits": 4, "feedback": True})
+    site = tmp_path / "state" / "east"
+    with clients(config) as federation:
+        parse_train_reply(federation.train("east", 1))
+        (first,) = site.glob("leftovers/*/000000001.blocks")
+        parse_train_reply(federation.train("east", 2))
+        second = first.with_name("000000002.blocks")
+        before = first.read_bytes(), second.read_bytes()
+        assert before[0] != before[1]  # the same model, and so the same update, twice
+        next(site.glob("replies/*/000000002.blocks")).unlink()
+        _sessions.clear()
+        parse_train_reply(federation.train("east", 2))
+        assert (first.read_bytes(), second.read_bytes()) == before
+
+
 def test_rounds_outside_the_plan_are_refused(configure, clients) -> None:  # type: ignore[no-untyped-def]
     with clients(configure()) as federation:
         for number, kind in ((4, "train"), (99, "train"), (3, "test"), (5, "test"), (1, "other")):

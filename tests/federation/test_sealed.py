@@ -49,16 +49,17 @@ def _registered(result) -> np.ndarray:  # type: ignore[no-untyped-def]
     return torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
 
 
-@pytest.mark.parametrize(("strategy", "privacy"), [
-    ({"name": "fedavg"}, QUIET), ({"name": "fedadam"}, QUIET),
-    ({"name": "fedprox", "proximal": 0.5}, {**QUIET, "contribution": "training"}),
-], ids=lambda value: value.get("name"))
+@pytest.mark.parametrize(("strategy", "privacy", "encryption"), [
+    ({"name": "fedavg"}, QUIET, {}), ({"name": "fedadam"}, QUIET, {}),
+    ({"name": "fedprox", "proximal": 0.5}, {**QUIET, "contribution": "training"}, {}),
+    ({"name": "fedavg"}, QUIET, {"bits": 4, "feedback": True}),
+], ids=["fedavg", "fedadam", "fedprox", "feedback"])
 def test_sealed_equals_revealed_bit_for_bit(  # type: ignore[no-untyped-def]
-        configure, tmp_path: Path, capsys, strategy, privacy) -> None:
+        configure, tmp_path: Path, capsys, strategy, privacy, encryption) -> None:
     """Same seeds, no noise: the exported model is the one that the operator would have seen."""
     groups = {"privacy": privacy, "strategy": strategy}
-    revealed = simulate(configure(**groups))
-    sealed = simulate(configure(**groups, encryption=SEALED,
+    revealed = simulate(configure(**groups, encryption=encryption))
+    sealed = simulate(configure(**groups, encryption=SEALED | encryption,
                                 federation={"folder": str(tmp_path / "kept")}))
     key, out = str(tmp_path / "kept" / "federation.key"), tmp_path / "model.pt"
     artifact = str(_artifact(sealed, tmp_path))

@@ -43,13 +43,22 @@ def test_every_privacy_runs_encrypted(configure, privacy) -> None:  # type: igno
         assert result.epsilon_if_key_leaks > result.epsilon
 
 
-def test_encryption_changes_not_one_bit_of_the_model(configure) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("few", [{}, {"bits": 4, "feedback": True}], ids=["16 bits", "4 bits"])
+def test_encryption_changes_not_one_bit_of_the_model(configure, few) -> None:  # type: ignore[no-untyped-def]
     """Without noise the run is deterministic, and the sum is exact in both suites."""
     weights = [
-        _weights(simulate(configure(privacy={"name": "none"}, encryption={"name": name})))
+        _weights(simulate(configure(privacy={"name": "none"}, encryption={"name": name, **few})))
         for name in ("shared_key", "shared_key_rlwe", "plaintext")]
     np.testing.assert_array_equal(weights[0], weights[1])
+    np.testing.assert_array_equal(weights[0], weights[2])
     assert np.abs(weights[0]).max() > 0
+
+
+def test_few_bits_with_feedback_under_local_dp(configure) -> None:  # type: ignore[no-untyped-def]
+    """Metrics have their 16 bits and their epsilon whatever the update has."""
+    result = simulate(configure(privacy={"name": "local_dp"},
+                                encryption={"bits": 4, "feedback": True}))
+    assert 2.5 < result.epsilon == result.epsilon_if_key_leaks <= 3.0
 
 
 def test_local_training_of_each_customer(configure) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.schema import PrivacyConfig
-from privacy import grid
+from privacy import grid, planning
 from privacy.accounting import gaussian_mu, pld_epsilon, rdp_epsilon
 from privacy.grid import MAX_INFLATION, PlanImpossible
 from privacy.plan import PrivacyPlan
@@ -23,10 +23,11 @@ RARE = 1e-9
 
 def training(name: str = "noise_shares", *, epsilon: float = 3.0, rounds: int = 100,
              quorum: int = 6, bits: int = 16, size: int = 30, metric: int = 40,
-             customers: int = 400, **config: float) -> PrivacyPlan:
+             customers: int = 400, feedback: bool = False, **config: float) -> PrivacyPlan:
     return PrivacyPlan.training(
         PrivacyConfig(name=name, epsilon=epsilon, **config), rounds=rounds, quorum=quorum,
-        bits=bits, update_size=size, metric=MetricSums(metric, 1.0, 2.0), customers_bound=customers)
+        bits=bits, update_size=size, metric=MetricSums(metric, 1.0, 2.0),
+        customers_bound=customers, feedback=feedback)
 
 
 def held_out(name: str = "noise_shares", epsilon: float = 3.0, bits: int = 16) -> PrivacyPlan:
@@ -130,16 +131,15 @@ def test_too_few_bits_are_refused_with_the_number_that_would_do(
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("name", ["noise_shares", "local_dp"])
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
-def test_the_suggested_bits_do_and_no_fewer(name: str, epsilon: float) -> None:
+def test_the_suggested_bits_do_and_no_fewer(epsilon: float) -> None:
     with pytest.raises(PlanImpossible) as caught:
-        training(name, epsilon=epsilon, size=300, bits=8)
+        training(epsilon=epsilon, size=300, bits=8)
     enough = caught.value.enough_bits
     assert enough is not None and f"encryption.bits={enough}," in str(caught.value)
-    assert training(name, epsilon=epsilon, size=300, bits=enough).bits == enough <= 15
+    assert training(epsilon=epsilon, size=300, bits=enough).bits == enough <= 15
     with pytest.raises(PlanImpossible):
-        training(name, epsilon=epsilon, size=300, bits=enough - 1)
+        training(epsilon=epsilon, size=300, bits=enough - 1)
 
 
 @pytest.mark.parametrize("size", [30, 8000])
@@ -160,6 +160,40 @@ def test_rounding_and_not_the_lattice_asks_for_the_bits(
                         SquaredShift(clip_steps ** 2, 0.0))
     free = enough()
     assert asked is not None and free is not None and free <= asked - 2
+
+
+@pytest.mark.parametrize(("part", "most"), [(8, 1), (10 ** 9, 2)])
+@pytest.mark.parametrize("size", [30, 8000])
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_a_range_that_fits_would_save_a_bit_at_most(
+        epsilon: float, size: int, part: float, most: int,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise's tail fills it: an eighth of the worst case saves one bit, a range that holds
+    nothing at all two. So no range is learnt from earlier rounds."""
+    def enough() -> int:
+        with pytest.raises(PlanImpossible) as caught:
+            training(epsilon=epsilon, size=size, bits=8)
+        assert caught.value.enough_bits is not None
+        return caught.value.enough_bits
+
+    asked = enough()
+    monkeypatch.setattr(planning, "choose_grid", lambda need, bits: grid.choose_grid(
+        replace(need, least_clamp=need.full_clamp / part), bits))
+    assert enough() >= asked - most
+
+
+def test_feedback_narrows_the_range_of_the_update_alone() -> None:
+    """A coordinate's range is four times the root mean square of the longest possible sum."""
+    for name in ("none", "local_dp"):
+        wide, narrow = (training(name, size=400, bits=8, feedback=feedback)
+                        for feedback in (False, True))
+        assert wide.regions[1:] == narrow.regions[1:]
+        assert narrow.region("update").step < wide.region("update").step
+        assert narrow.epsilon(100) == wide.epsilon(100)
+    longest = 400 * PrivacyConfig().clip_norm
+    assert longest / 5 <= training("none", size=400, feedback=True).region("update").clamp
+    assert training("none", size=400, feedback=True).region("update").clamp <= 1.1 * longest / 5
+    assert training("none", size=16, feedback=True) == training("none", size=16)
 
 
 def test_nobody_left_to_add_noise() -> None:
