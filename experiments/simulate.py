@@ -69,8 +69,13 @@ def _run_apps(config: Config, nodes: dict[str, dict[str, str | int]], server_app
 @contextlib.contextmanager
 def _folder(config: Config) -> Iterator[Path]:
     if not config.federation.folder:
+        from learning.registry import forget_partners
+
         with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            finally:
+                forget_partners()
         return
     work = Path(config.federation.folder).expanduser().resolve()
     try:

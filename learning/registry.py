@@ -42,6 +42,12 @@ def load_partner(config: Config, path: Path | str) -> PartnerData:
     return _load(task, str(path), Path(path).stat().st_mtime_ns)
 
 
+def forget_partners() -> None:
+    """Let go of all arrays that :func:`load_partner` holds: files that are gone are asked for by
+    nobody, and a series of runs would keep those of each."""
+    _load.cache_clear()
+
+
 @lru_cache(maxsize=1024)  # a simulation's partners; a site has one
 def _load(task: str, path: str, modified_ns: int) -> PartnerData:
     settings, seed, history = json.loads(task)

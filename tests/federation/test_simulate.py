@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from experiments.simulate import simulate
+from learning import registry
 from strategies.cohort import TooFewUpdates
 
 ROUND_METRICS = {
@@ -66,6 +67,7 @@ def test_local_training_of_each_customer(configure) -> None:  # type: ignore[no-
                                 strategy={"rounds": 8, "learning_rate": 1.0}))
     row = next(row for row in result.comparisons if row.partner == "all")
     assert row.federated.value > 0.55
+    assert registry._load.cache_info().currsize == 0, "a series of runs would keep the data of each"
 
 
 def test_each_round_is_recorded_at_its_step(configure) -> None:  # type: ignore[no-untyped-def]
