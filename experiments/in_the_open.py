@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from client.local_round import update_sum
@@ -31,6 +32,8 @@ from strategies.agreement import Agreement
 from strategies.optimiser import ServerState, step
 
 Part = Literal["validation", "test", "heldout"]
+Parts = NDArray[np.float32]
+"""(partners, d): what each partner adds to a round's sum."""
 
 
 def composed(*overrides: str) -> Config:
@@ -80,9 +83,11 @@ class Case:
             config, privacy=replace(config.privacy, clip_norm=clip_norm),
             strategy=replace(config.strategy, learning_rate=learning_rate)))
 
-    def train(self, noise: np.random.Generator) -> nn.Module:
+    def train(self, noise: np.random.Generator,
+              on_the_way: Callable[[Parts], Parts] = lambda parts: parts) -> nn.Module:
         """Each partner's clipped sum as float32 with its share of the noise, a plain sum, a step;
-        after the last round the mean that the run would keep. Raises InvalidConfig."""
+        after the last round the mean that the run would keep. ``on_the_way``: what becomes of a
+        round's parts before they are added. Raises InvalidConfig."""
         config, agreement = self.config, Agreement.of(self.config)
         update = agreement.training.region("update")
         # What a partner adds, had rounding cost nothing: its share of the multiplier times C.
@@ -94,7 +99,7 @@ class Case:
             parts = [update_sum(model, data.train, config, agreement, name).astype(np.float32)
                      for name, data in self.datas.items()]
             parts = [part + noise.normal(0, std, part.size).astype(np.float32) for part in parts]
-            total = np.sum(parts, axis=0, dtype=np.float32).astype(np.float64)
+            total = on_the_way(np.array(parts)).sum(axis=0, dtype=np.float32).astype(np.float64)
             state = step(state, total / agreement.divisor(agreement.partners), config.strategy)
         set_flat(model, state.final)
         return model
