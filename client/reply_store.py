@@ -7,8 +7,11 @@ and bytes.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from encryption.types import Refused, RoundId
@@ -31,6 +34,16 @@ class ReplyStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the store against every other process, from :meth:`get` to :meth:`put`: a server
+        that begins anew may ask for a round while the process that it asked before still works
+        on it. A crash lets go of it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def get(self, round_id: RoundId) -> tuple[bytes, ...] | None:
         """The stored blocks, or None for a round never answered. Raises RoundAlreadyAnswered

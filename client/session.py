@@ -71,20 +71,26 @@ class Session:
         self._check_round(request.round_id, request.kind, request.fingerprint)
         bound = self._bind(request.round_id)
         replies = ReplyStore(self.site.state_path / "replies")
-        blocks = replies.get(bound)
         train_s = encrypt_s = 0.0
-        if blocks is None:
-            model = self._model(bound, request.model)
-            self._spend(bound, request.kind)
-            began = time.perf_counter()
-            sealer = self._sealer(request.kind)  # its processes start while this one trains
-            values = self._values(request.kind, model, bound)
-            trained = time.perf_counter()
-            blocks = sealer.seal(values, _from_model(bound, model_digest(request.model)))
-            train_s, encrypt_s = trained - began, time.perf_counter() - trained
-            replies.put(bound, blocks)
+        with replies.exclusive():
+            blocks = replies.get(bound)
+            if blocks is None:
+                blocks, train_s, encrypt_s = self._compute(request, bound)
+                replies.put(bound, blocks)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
                           train_s, encrypt_s)
+
+    def _compute(self, request: TrainRequest,
+                 bound: RoundId) -> tuple[tuple[bytes, ...], float, float]:
+        """(sealed blocks, seconds of training, seconds of encryption), after the spending."""
+        model = self._model(bound, request.model)
+        self._spend(bound, request.kind)
+        began = time.perf_counter()
+        sealer = self._sealer(request.kind)  # its processes start while this one trains
+        values = self._values(request.kind, model, bound)
+        trained = time.perf_counter()
+        blocks = sealer.seal(values, _from_model(bound, model_digest(request.model)))
+        return blocks, trained - began, time.perf_counter() - trained
 
     def open_sum(self, request: OpenRequest) -> OpenReply:
         """Open one finished sum, as the run's only opener; sealed: step with it, and let out the

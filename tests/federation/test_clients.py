@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,3 +257,16 @@ def test_a_client_seals_with_several_processes_from_its_second_round_on(configur
         assert all(len(sealer.helpers) == 1 for sealer in sealers)
         for sealer in sealers:
             sealer.helpers[0].close()
+
+
+def test_two_processes_asked_at_once_give_one_answer(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    """A server that was killed leaves a client at work and asks again: the second process (its
+    session shares no lock but the disk's) waits, and sends the first one's bytes."""
+    with clients(configure()) as running:
+        site = Site.from_node_config(running.nodes["east"])
+        sessions = [Session.start(to_json(running.config), site) for _ in range(2)]
+        request = layout.TrainRequest(RoundId("ab" * 16, 1), "train",
+                                      running.parameters.fingerprint, np.zeros(running.size))
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda session: session.contribute(request), sessions)
+    assert first.blocks == second.blocks
