@@ -107,7 +107,8 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
     tags = trust_statement(config) | {RUN_TAG: run} | {
         f"privacy.{key}": str(value) for key, value in agreement.training.describe().items()}
     metric = make_task(config).metric
-    with (RunTracker.start(config, dataset=_dataset(config), tags=tags,
+    dataset = _dataset(config)
+    with (RunTracker.start(config, dataset=dataset, tags=tags,
                            continues=saved.history if saved else None) as tracker,
           Progress(config.strategy.rounds, f"val/{metric.name}") as progress):
         progress.note(f"trust: {tags['trust']}")
@@ -118,7 +119,8 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
         for other in kept.others():
             progress.note(f"another run was interrupted here: {other}")
         work = Recording(config, agreement, tracker, progress, Oracle.of(config),
-                         ReleasedMetrics(metric), _start(config), warning, run, kept,
+                         ReleasedMetrics(metric), _start(config), warning, run,
+                         dataset.digest, kept,
                          began - (saved.seconds if saved else 0.0))
         if saved is not None:
             work.restore(saved)

@@ -33,7 +33,7 @@ _VERSION = 1
 _KEEP = 2
 _CHECK_BYTES = 32
 _LENGTH = struct.Struct("<I")
-Read = TypeVar("Read")
+Read = TypeVar("Read", "Saved", Folded)
 
 
 class CheckpointDamaged(InvalidConfig):
@@ -42,11 +42,13 @@ class CheckpointDamaged(InvalidConfig):
 
 @dataclass(frozen=True)
 class Saved:
-    """A run between two rounds. ``run``: its name, which partners have answered to; ``released``:
-    :meth:`server.released.ReleasedMetrics.state`; ``seconds``: spent so far."""
+    """A run between two rounds. ``run``: its name, which partners have answered to; ``data``:
+    digest of a simulation's table; ``released``: :meth:`server.released.ReleasedMetrics.state`;
+    ``seconds``: spent so far."""
 
     run: str
     round: int
+    data: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
     released: Mapping[str, Any] = field(default_factory=dict)
     upload_bytes: float = 0.0
@@ -118,10 +120,14 @@ class Checkpoints:
         for old in sorted(self.place.glob(f"*{Path(name).suffix}"))[:-_KEEP]:
             old.unlink(missing_ok=True)
 
-    def _newest(self, pattern: str, read: Callable[[dict[str, Any], bytes], Read]) -> Read | None:
+    def _newest(self, pattern: str,
+                read: Callable[[dict[str, Any], bytes], Read | None]) -> Read | None:
         for path in sorted(self.place.glob(pattern), reverse=True):
             try:
-                return read(*_open(path))
+                found = read(*_open(path))
+                if found is not None and f"{found.round:06d}" != path.stem.partition("-")[2]:
+                    raise ValueError("another round under this name")
+                return found
             except (OSError, ValueError, KeyError, TypeError, struct.error):
                 log.warning("%s cannot be read and is left out", path)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from conf.schema import Config
+from conf.schema import Config, InvalidConfig
 from server.checkpoint import Checkpoints, NoCheckpoints, Saved
 from server.oracle import Oracle
 from server.progress import Progress
@@ -31,6 +31,8 @@ class Recording:
     warning: str
     run: str
     """Its name: partners have answered to it."""
+    data: str
+    """Digest of a simulation's table."""
     kept: Checkpoints | NoCheckpoints
     began: float
     """On the clock of time.perf_counter; earlier by what an interrupted run took before."""
@@ -40,10 +42,15 @@ class Recording:
     def keep(self) -> None:
         """On disk when this returns: what the next round begins from."""
         self.kept.save(Saved(
-            self.run, self.model.round, self.history, self.released.state(), self.upload_bytes,
-            time.perf_counter() - self.began, self.model.packed()))
+            self.run, self.model.round, self.data, self.history, self.released.state(),
+            self.upload_bytes, time.perf_counter() - self.began, self.model.packed()))
 
     def restore(self, saved: Saved) -> None:
+        """Raises InvalidConfig where the data are not those that the run began with."""
+        if saved.data != self.data:
+            raise InvalidConfig(
+                "task.path", "the data changed since this run was interrupted; bring them back, or "
+                f"remove {self.kept.place} to begin anew, which spends privacy again")
         self.model = self.model.restored(saved.model)
         self.released.restore(saved.released)
         self.history, self.upload_bytes = saved.history, saved.upload_bytes

@@ -124,7 +124,10 @@ class EncryptedFedAvg(Strategy):
     def run_round(self, grid: Grid, model: GlobalModel, number: int, kind: str) -> RoundReport:
         """One round as the protocol says. Raises TooFewUpdates or OpeningFailed."""
         began = time.perf_counter()
-        folded = self.memory.folded(kind, number) or self._collected(grid, model, number, kind)
+        folded = self.memory.folded(kind, number)
+        # A sum that belongs to another model would fail its tags and cost the partners their key.
+        if folded is None or folded.model != _name(model, kind):
+            folded = self._collected(grid, model, number, kind)
         opening = time.perf_counter()
         reply = self._open(grid, model, folded)
         open_s = time.perf_counter() - opening
@@ -148,7 +151,7 @@ class EncryptedFedAvg(Strategy):
             asked = self._ask(model, number, kind)
             try:
                 self._aggregate(number, stream(grid, asked, self.rules.timeout_s))
-                folded = self._fold.finish(kind, number)
+                folded = self._fold.finish(kind, number, _name(model, kind))
             except HelperLost as error:
                 log.warning("round %d: %s; its sum is lost, asking again", number, error)
                 self.sums.close()
@@ -267,3 +270,7 @@ class EncryptedFedAvg(Strategy):
             return answer
         raise OpeningFailed(f"{self.rules.opener} did not answer within "
                             f"{self.rules.timeout_s:g} s; is its client running?")
+
+
+def _name(model: GlobalModel, kind: str) -> str:
+    return model_digest(model.outgoing(kind)).hex()

@@ -13,11 +13,12 @@ from strategies.layout import TrainReply
 @dataclass(frozen=True)
 class Folded:
     """A sum that may be opened. A server that forgets it between asking and stepping would ask for
-    another one of the same round, which no opener opens. ``blocks``: ciphertext; ``upload_bytes``:
-    mean of what one partner sent."""
+    another one of the same round, which no opener opens. ``model``: digest (hex) of what
+    partners were sent; ``blocks``: ciphertext; ``upload_bytes``: mean of what one partner sent."""
 
     kind: str
     round: int
+    model: str
     answered: tuple[str, ...]
     refused: Mapping[str, str]
     blocks: tuple[bytes, ...]
@@ -57,10 +58,10 @@ class Fold:
     train_s: float = 0.0
     encrypt_s: float = 0.0
 
-    def finish(self, kind: str, number: int) -> Folded:
+    def finish(self, kind: str, number: int, model: str) -> Folded:
         """Raises ValueError if nothing was folded."""
         blocks = self.accumulator.finish()
         return Folded(
-            kind, number, tuple(sorted(self.answered)), dict(self.refused), blocks,
+            kind, number, model, tuple(sorted(self.answered)), dict(self.refused), blocks,
             self.upload_bytes / len(self.answered),
             {"train": self.train_s, "encrypt": self.encrypt_s, "fold": self.fold_s})

@@ -14,7 +14,7 @@ import pytest
 import experiments.simulate
 import server.app
 from client.session import Session
-from conf.schema import Config
+from conf.schema import Config, InvalidConfig
 from learning.results import RunResult
 from server.checkpoint import Checkpoints
 from server.recording import Recording
@@ -54,9 +54,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     counted: Counter[tuple[str, str]] = Counter()
     values = Session._values
 
-    def count(self: Session, kind: str, model: object) -> object:
+    def count(self: Session, kind: str, *rest: object) -> object:
         counted[self.site.partner, kind] += 1
-        return values(self, kind, model)  # type: ignore[arg-type]
+        return values(self, kind, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "_values", count)
     return counted
@@ -187,6 +187,24 @@ def _holds_no_model(folder: Path, config: Config) -> None:
         assert model.any()
         for width in ("<f4", "<f8"):
             assert model.astype(width).tobytes()[:16] not in files
+
+
+def test_data_that_changed_are_refused(
+    configure, run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.csv"
+    own.write_bytes(table.read_bytes())
+    config = configure(federation={"folder": str(tmp_path / "f")}, task={"path": str(own)})
+    with monkeypatch.context() as patched:
+        _dies(patched, Recording, "keep", _after_2, after=True)
+        with pytest.raises(Died):
+            run(config)
+    lines = own.read_text().splitlines(keepends=True)
+    own.write_text("".join(lines[:-1]))
+    with pytest.raises(InvalidConfig, match="data changed"):
+        run(config)
+    own.write_bytes(table.read_bytes())
+    run(config)
 
 
 def test_a_server_that_goes_back_gets_the_bytes_that_it_had(

@@ -18,13 +18,13 @@ RUN = "ab" * 16
 
 
 def _saved(number: int) -> Saved:
-    return Saved(RUN, number, [{"val/auc": float("nan")}] * number, {"rounds": number}, 8.0, 1.5,
-                 b"model" * number)
+    return Saved(RUN, number, "data", [{"val/auc": float("nan")}] * number, {"rounds": number},
+                 8.0, 1.5, b"model" * number)
 
 
 def _folded(number: int, kind: str = "train") -> Folded:
-    return Folded(kind, number, ("east", "west"), {"north": "late"}, (b"one", b"", b"three"), 5.0,
-                  {"fold": 0.1})
+    return Folded(kind, number, "model", ("east", "west"), {"north": "late"},
+                  (b"one", b"", b"three"), 5.0, {"fold": 0.1})
 
 
 @pytest.fixture
@@ -70,6 +70,12 @@ def test_a_damaged_checkpoint_falls_back_and_two_end_the_run(kept: Checkpoints, 
     older.write_bytes(harm(older.read_bytes()))
     with pytest.raises(CheckpointDamaged, match="spends privacy again"):
         kept.load()
+
+
+def test_a_checkpoint_under_another_name_is_left_out(kept: Checkpoints) -> None:
+    (kept.place / "round-000003.checkpoint").replace(kept.place / "round-000009.checkpoint")
+    saved = kept.load()
+    assert saved is not None and saved.round == 2
 
 
 def test_a_damaged_sum_is_collected_anew(kept: Checkpoints) -> None:
