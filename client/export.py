@@ -12,7 +12,8 @@ from conf.schema import ModelConfig
 from encryption.types import Refused
 from keyholder.keys import SharedKey
 from keyholder.vault import Kind, Vault, read_header
-from learning.models import build_model, set_flat
+from learning.heads import HeadMask
+from learning.models import build_model, get_flat, set_flat
 from learning.task import InputShape
 
 
@@ -22,7 +23,8 @@ class UnusableModel(Refused):
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """``rounds_done`` of ``rounds`` planned; equal: the final model."""
+    """``rounds_done`` of ``rounds`` planned; equal: the final model. Where partners have heads,
+    the module holds the public start values in their place."""
 
     module: nn.Module
     content: ModelContent
@@ -50,11 +52,13 @@ def _module(opened: ModelContent) -> nn.Module:
     try:
         model, shape = opened.description["model"], opened.description["shape"]
         assert isinstance(model, dict) and isinstance(shape, dict)
-        module = build_model(ModelConfig(**model), InputShape(**shape), seed=0)
+        config = ModelConfig(**model)
+        module = build_model(config, InputShape(**shape), int(str(opened.description["seed"])))
         found = [[name, list(value.shape)] for name, value in module.named_parameters()]
         if found != opened.description["parameters"]:
             raise ValueError("other parameters")
-        set_flat(module, opened.vector)
+        mask = HeadMask.of(module, config.head)
+        set_flat(module, mask.whole(opened.vector, mask.head(get_flat(module))))
     except (KeyError, TypeError, ValueError, AssertionError):
         raise UnusableModel("another version of this software made the model; export it with "
                             "that version") from None

@@ -28,7 +28,8 @@ Vector = NDArray[np.float64]
 def training_sums(
     model_vector: Vector, data: PartnerData, config: Config, agreement: Agreement, partner: str
 ) -> Mapping[str, Vector]:
-    """Region name -> this partner's clipped sum: update (d,), metric (m,), loss (1,)."""
+    """Region name -> this partner's clipped sum: update (d,), metric (m,), loss (1,). (d,) is the
+    whole model, head included: a customer's update is clipped over both parts together."""
     model, task = make_model(config), make_task(config)
     set_flat(model, model_vector)
     validation = data.validation
@@ -40,8 +41,8 @@ def training_sums(
 
 
 def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mapping[str, Vector]:
-    """The metric's statistics of customers that never trained: of the final model and of the
-    naive rule.
+    """The metric's statistics of customers that never trained: of the final model (with this
+    partner's head, which is as private as what is released) and of the naive rule.
 
     A partner's local-only model has no place here: it is not private, so even statistics of
     other customers' scores would tell about those who trained it.
@@ -57,7 +58,7 @@ def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mappin
 def update_sum(
     model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
-    """(d,) what a partner's customers together change in ``model`` in a round, each clipped."""
+    """(d,): the sum of the customers' clipped updates of the whole model."""
     privacy = config.privacy
     if privacy.name == "local_dp":
         return _local_dp_update(model, train, config, agreement, partner)

@@ -19,8 +19,7 @@ from conf.schema import Config
 from encryption.types import OpenedSum, Refused
 from keyholder.keys import SharedKey
 from keyholder.vault import Kind, Vault, run_hash
-from learning.models import get_flat
-from learning.registry import make_model, make_task
+from learning.registry import make_model, make_task, shared_start
 from strategies.agreement import Agreement
 from strategies.global_model import model_digest
 from strategies.layout import OpenReply, OpenRequest
@@ -80,13 +79,13 @@ class SealedRun:
     def _start(self, sealed: bytes) -> ServerState:
         if sealed:
             raise Refused("the first round begins with the public start")
-        return ServerState.start(get_flat(make_model(self.config)))
+        return ServerState.start(shared_start(self.config))
 
 
 @dataclass(frozen=True)
 class ModelContent:
-    """A sealed model, opened. description: task, model, input shape, parameters' names and
-    shapes, rounds planned."""
+    """A sealed model, opened. description: task, model, input shape, seed of the public start,
+    parameters' names and shapes, rounds planned. vector: (d - k,), without any head."""
 
     description: Mapping[str, object]
     vector: Vector
@@ -113,4 +112,5 @@ def _description(config: Config) -> dict[str, object]:
         "shape": asdict(make_task(config).shape),
         "parameters": [[name, list(value.shape)] for name, value in parameters],
         "rounds": config.strategy.rounds,
+        "seed": config.seed,
     }

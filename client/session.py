@@ -5,32 +5,36 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.feedback import Feedback
+from client.heads import HeadStore, start_head, step_head
 from client.local_round import test_sums, training_sums
 from client.reply_store import ReplyStore
 from client.sealed_run import SealedRun
 from client.site import Site
 from client.split import pin
-from conf.compose import from_json
+from conf.compose import from_json, to_json
 from conf.schema import Config
 from encryption.types import Refused, RoundId
 from keyholder.guard import OpeningGuard
 from keyholder.keys import SharedKey
 from keyholder.opening import SumOpener
 from keyholder.sealer import Sealer
-from learning.registry import load_partner
+from learning.registry import head_mask, load_partner
 from learning.task import PartnerData
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
 from strategies.agreement import Agreement
 from strategies.global_model import model_digest
 from strategies.layout import JoinReply, OpenReply, OpenRequest, TrainReply, TrainRequest
+from strategies.optimiser import ServerState
 
 
 class NotTheOpener(Refused):
@@ -134,8 +138,7 @@ class Session:
         noise shares of one configuration and asks the opener under another, with a smaller
         quorum say, gets a tag mismatch instead of a sum with too little noise.
         """
-        bound = hashlib.sha256(b"veilsum run 1\0" + self.config_digest + round_id.run.encode())
-        return RoundId(bound.hexdigest(), round_id.round)
+        return RoundId(_bound_run(self.config_digest, round_id.run), round_id.round)
 
     def _check_round(self, round_id: RoundId, kind: str, fingerprint: str) -> None:
         if fingerprint != self.agreement.parameters.fingerprint:
@@ -166,20 +169,52 @@ class Session:
             raise Refused("the model is not sent in the form that the run agreed on")
         return self._sealed(bound).model(bound.round, sent) if isinstance(sent, bytes) else sent
 
-    def _values(self, kind: str, model: NDArray[np.float64], bound: RoundId
-                ) -> NDArray[np.int64]:
-        plan = self.agreement.plan(kind)
-        if kind != "train":
-            return plan.quantise(test_sums(model, self.data, self.config), NoiseSource())
-        sums = training_sums(model, self.data, self.config, self.agreement, self.site.partner)
+    def _values(self, kind: str, shared: NDArray[np.float64],
+                bound: RoundId) -> NDArray[np.int64]:
+        """What to send, and on disk before that what the round leaves of this partner's head, or
+        of its update."""
+        plan, mask, noise = self.agreement.plan(kind), head_mask(self.config), NoiseSource()
+        heads = HeadStore(self.site.state_path / "heads", start_head(self.config))
+        head = heads.before(bound)
+        if kind == "test":
+            model = mask.whole(shared, head.final)
+            if mask.size:
+                heads.put_model(bound, model, self.config)
+            return plan.quantise(test_sums(model, self.data, self.config), noise)
+        sums = dict(training_sums(mask.whole(shared, head.model), self.data, self.config,
+                                  self.agreement, self.site.partner))
+        update = sums.pop("update")
+        if mask.size:
+            own = plan.keep(mask.head(update), noise)
+            heads.put(bound, step_head(head, bound.round, own, self.config, self.agreement,
+                                       self.site.partner))
         if not self.config.encryption.feedback:
-            return plan.quantise(sums, NoiseSource())
+            return plan.quantise({"update": mask.shared(update), **sums}, noise)
         region = plan.region("update")
         feedback = Feedback(ReplyStore(self.site.state_path / "leftovers"), region)
-        update = feedback.joined(bound, sums["update"])
-        values = plan.quantise({**sums, "update": update}, NoiseSource())
+        update = feedback.joined(bound, update)
+        values = plan.quantise({"update": update, **sums}, noise)
         feedback.keep(bound, update, values[:region.size])  # the update comes first, unsplit
         return values
+
+
+def read_heads(config: Config, nodes: Mapping[str, Mapping[str, object]]
+               ) -> Callable[[str, int], dict[str, ServerState]]:
+    """For a simulation, which holds the folders of all ``nodes``: (run, round) -> each partner's
+    head after that round."""
+    digest = hashlib.sha256(to_json(config).encode()).digest()
+    start = start_head(config)
+
+    def read(run: str, number: int) -> dict[str, ServerState]:
+        after = RoundId(_bound_run(digest, run), number + 1)
+        return {name: HeadStore(Path(str(node["state-path"])) / "heads", start).before(after)
+                for name, node in nodes.items()}
+
+    return read
+
+
+def _bound_run(config_digest: bytes, run: str) -> str:
+    return hashlib.sha256(b"veilsum run 1\0" + config_digest + run.encode()).hexdigest()
 
 
 def _from_model(bound: RoundId, digest: bytes) -> RoundId:

@@ -119,6 +119,9 @@ class ModelConfig:
     """tcn: steps that a convolution sees."""
     levels: int = 2
     """tcn: convolutions, one after the other; together they see kernel^levels steps."""
+    head: str = "shared"
+    """What of the model stays at each partner, fitted to its own customers and sent to nobody:
+    "shared": nothing; "bias": the intercept; "last_layer": all of the last layer."""
 
     @property
     def reads_history(self) -> bool:
@@ -132,6 +135,10 @@ class ModelConfig:
         _require(1 <= self.levels <= 8, "model.levels", f"must lie in 1..8, got {self.levels}")
         _positive(self.hidden, "model.hidden")
         _require(self.hidden <= 4096, "model.hidden", "at most 4096")
+        _one_of(self.head, "model.head", ("shared", "bias", "last_layer"))
+        _require(self.name != "linear" or self.head != "last_layer", "model.head",
+                 "a linear model is one layer: with last_layer nothing is left to share; use "
+                 "model.head=bias or another model")
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,8 @@ class StrategyConfig:
     """fedadam only: tau, the floor under the second moment's root."""
     proximal: float = 0.0
     """fedprox only: mu, the pull of a local training back to the global model."""
+    head_learning_rate: float = 0.3
+    """Of each partner's own head, with model.head; its other rates are the strategy's."""
     average_last: float = 0.5
     """The final model is the mean over this share of the last rounds (0: the last model)."""
     timeout_s: float = 600.0
@@ -223,6 +232,7 @@ class StrategyConfig:
         _require(self.rounds <= 100_000, "strategy.rounds", "at most 100000")
         _require(self.quorum >= 0, "strategy.quorum", "must not be negative")
         _positive(self.learning_rate, "strategy.learning_rate")
+        _positive(self.head_learning_rate, "strategy.head_learning_rate")
         _require(0 <= self.momentum < 1, "strategy.momentum", "must lie in [0, 1)")
         _require(0 <= self.average_last <= 1, "strategy.average_last", "must lie in [0, 1]")
         _require(0 <= self.second_momentum < 1, "strategy.second_momentum", "must lie in [0, 1)")
@@ -292,6 +302,9 @@ class Config:
                       self.federation, self.tracking):
             group.validate()
         _require(0 <= self.seed < 2**63, "seed", "must lie in 0..2^63 - 1")
+        _require(not self.encryption.feedback or self.model.head == "shared",
+                 "encryption.feedback", "does not go with model.head: what a partner keeps of its "
+                 "own model is not rounded away; set one of them to its default")
         _require(not self.encryption.feedback or self.privacy.name != "noise_shares",
                  "encryption.feedback", "what is left over of a sum would speak of the same "
                  "customers a second time, which a noise share does not cover; use "

@@ -98,6 +98,9 @@ def main(argv: list[str]) -> int:
         return 2
     about = opened.content.description
     which = "the final model" if opened.rounds_done == opened.rounds else "the model"
+    head = opened.content.description["model"]["head"]  # type: ignore[index]
+    if head != "shared":
+        which += f" without a head (model.head={head}: the public start values stand there)"
     print(f"{arguments.out}: {which} after {opened.rounds_done} of {opened.rounds} rounds, task "
           f"{about['task']}, {opened.content.vector.size:,} parameters\n"
           f"read it with torch.load({str(arguments.out)!r})[\"state_dict\"]")

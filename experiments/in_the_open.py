@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from client.heads import start_head, step_head
 from client.local_round import update_sum
 from conf.compose import CONFIG_DIR, from_hydra
-from conf.schema import Config
+from conf.schema import Config, InvalidConfig
 from experiments.simulate import prepared
 from learning.evaluation import exact
-from learning.models import get_flat, set_flat
-from learning.registry import load_partner, make_model, make_task
+from learning.models import set_flat
+from learning.registry import head_mask, load_partner, make_model, make_task, shared_start
 from learning.task import Customers, PartnerData, Task
 from learning.training import scores
 from strategies.agreement import Agreement
@@ -83,25 +84,50 @@ class Case:
             config, privacy=replace(config.privacy, clip_norm=clip_norm),
             strategy=replace(config.strategy, learning_rate=learning_rate)))
 
+    def configured(self, config: Config) -> Case:
+        """Another configuration, of the same task and of a model that reads the same, on the same
+        data."""
+        same = self.config
+        return replace(self, config=replace(
+            config, task=same.task, federation=same.federation, seed=same.seed).validate())
+
     def train(self, noise: np.random.Generator,
               on_the_way: Callable[[Parts], Parts] = lambda parts: parts) -> nn.Module:
-        """Each partner's clipped sum as float32 with its share of the noise, a plain sum, a step;
-        after the last round the mean that the run would keep. ``on_the_way``: what becomes of a
-        round's parts before they are added. Raises InvalidConfig."""
+        """The model that all share, for a configuration without heads. Raises InvalidConfig."""
+        if self.config.model.head != "shared":
+            raise InvalidConfig("model.head", "there is no one model with heads; drop it here")
+        return next(iter(self.train_each(noise, on_the_way).values()))
+
+    def train_each(self, noise: np.random.Generator,
+                   on_the_way: Callable[[Parts], Parts] = lambda parts: parts
+                   ) -> dict[str, nn.Module]:
+        """Partner -> its model. Each partner's clipped sum as float32 with its share of the noise,
+        a plain sum, a step, and a step of each head along its own sum with all of the noise; after
+        the last round the means that the run would keep. ``on_the_way``: what becomes of a round's
+        parts before they are added. Raises InvalidConfig."""
         config, agreement = self.config, Agreement.of(self.config)
-        update = agreement.training.region("update")
+        update, mask = agreement.training.region("update"), head_mask(config)
         # What a partner adds, had rounding cost nothing: its share of the multiplier times C.
         std = update.share_std_steps * update.step / update.inflation
-        model = make_model(config)
-        state = ServerState.start(get_flat(model))
-        for _ in range(config.strategy.rounds):
-            set_flat(model, state.model)
-            parts = [update_sum(model, data.train, config, agreement, name).astype(np.float32)
-                     for name, data in self.datas.items()]
+        head_std = std * math.sqrt(agreement.training.shares)
+        state = ServerState.start(shared_start(config))
+        heads = dict.fromkeys(self.datas, start_head(config))
+        for number in range(1, config.strategy.rounds + 1):
+            sums = {name: update_sum(self._model(state.model, heads[name].model), data.train,
+                                     config, agreement, name)
+                    for name, data in self.datas.items()}
+            parts = [mask.shared(part).astype(np.float32) for part in sums.values()]
             parts = [part + noise.normal(0, std, part.size).astype(np.float32) for part in parts]
             total = on_the_way(np.array(parts)).sum(axis=0, dtype=np.float32).astype(np.float64)
             state = step(state, total / agreement.divisor(agreement.partners), config.strategy)
-        set_flat(model, state.final)
+            heads = {name: step_head(
+                heads[name], number, mask.head(part) + noise.normal(0, head_std, mask.size),
+                config, agreement, name) for name, part in sums.items()}
+        return {name: self._model(state.final, head.final) for name, head in heads.items()}
+
+    def _model(self, shared: NDArray[np.float64], head: NDArray[np.float64]) -> nn.Module:
+        model = make_model(self.config)
+        set_flat(model, head_mask(self.config).whole(shared, head))
         return model
 
     def value(self, model_of: Callable[[str], nn.Module] | None, part: Part,

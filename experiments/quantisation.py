@@ -108,7 +108,10 @@ def main(argv: list[str]) -> int:
 
 def _metrics(config: Config, setting: Setting, seeds: tuple[int, ...]
              ) -> tuple[list[float], float]:
-    """The exact test metric over all partners, per seed, and bytes per parameter and upload."""
+    """The exact test metric over all partners, per seed, and bytes per parameter and upload.
+    Raises InvalidConfig."""
+    if config.model.head != "shared":
+        raise InvalidConfig("model.head", "this study trains shared models only; drop it")
     if setting.bits is None or setting.in_the_open:
         found = [train_in_the_open(replace(config, seed=seed), setting) for seed in seeds]
         return [value for value, _ in found], found[0][1]

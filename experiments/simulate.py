@@ -36,6 +36,7 @@ def simulate(config: Config) -> object:
     """
     # Imports that take seconds come after the configuration has proved sound.
     from client.export import open_model
+    from client.session import read_heads
     from experiments.ray_grid import check_ray
     from server.app import Operator, make_app, read_result
 
@@ -48,7 +49,8 @@ def simulate(config: Config) -> object:
                  for name in config.federation.partners}
         machine = Operator(
             lambda sealed: open_model(key, sealed).content.vector,
-            work / "server" if config.federation.folder else None, processes=1)
+            work / "server" if config.federation.folder else None, processes=1,
+            heads=read_heads(config, nodes))
         return read_result(_run_apps(config, nodes, make_app(machine)))
 
 

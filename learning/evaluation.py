@@ -41,19 +41,22 @@ def fit_baselines(
 
 
 def evaluate(
-    datas: Mapping[str, PartnerData], federated: nn.Module, local: Mapping[str, nn.Module],
-    pooled: nn.Module, metric: Metric, seed: int, resamples: int = RESAMPLES,
+    datas: Mapping[str, PartnerData], federated: Mapping[str, nn.Module],
+    local: Mapping[str, nn.Module], pooled: nn.Module, metric: Metric, seed: int,
+    resamples: int = RESAMPLES,
 ) -> tuple[Comparison, ...]:
-    """One row per partner, then "all" (test customers), then "held out".
+    """One row per partner, then "all" (test customers), then "held out". federated: by partner,
+    one and the same unless it has a head of its own.
 
-    In the rows over several partners each customer's "local" score is its own partner's model's.
-    Every such score speaks of the same event in the same unit (a logit, kWh), so the scores of
-    different partners' models compare; a partner whose model is badly calibrated loses by it.
+    In the rows over several partners each customer's "local" score is its own partner's model's,
+    and so is its "federated" one where partners have heads. Every such score speaks of the same
+    event in the same unit (a logit, kWh), so the scores of different partners' models compare; a
+    partner whose model is badly calibrated loses by it.
     """
     def examples(name: str, part: Callable[[PartnerData], Customers]) -> _Examples:
         customers = part(datas[name])
         ways = (customers.naive, scores(local[name], customers), scores(pooled, customers),
-                scores(federated, customers))
+                scores(federated[name], customers))
         return _Examples.of(customers, ways)
 
     test = {name: examples(name, lambda data: data.test) for name in datas}

@@ -8,10 +8,13 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Config, TaskConfig
-from learning.models import build_model
+from learning.heads import HeadMask
+from learning.models import build_model, get_flat, set_flat
 from learning.retail_cross import RetailCross
 from learning.retail_demand import RetailDemand
 from learning.retail_repeat import RetailRepeat
@@ -63,3 +66,22 @@ def _load(task: str, path: str, modified_ns: int) -> PartnerData:
 def make_model(config: Config) -> nn.Module:
     """The model at its public start values, the same at every party."""
     return build_model(config.model, make_task(config).shape, config.seed)
+
+
+def head_mask(config: Config) -> HeadMask:
+    return HeadMask.of(make_model(config), config.model.head)
+
+
+def with_start_head(config: Config, shared: NDArray[np.float64]) -> nn.Module:
+    """What can be given away: what the partners trained together (d - k,), and, in the place of
+    their heads, the public start values, from which a newcomer would begin."""
+    model = make_model(config)
+    mask = HeadMask.of(model, config.model.head)
+    set_flat(model, mask.whole(shared, mask.head(get_flat(model))))
+    return model
+
+
+def shared_start(config: Config) -> NDArray[np.float64]:
+    """Public start values (d - k,) of what the partners train together."""
+    model = make_model(config)
+    return HeadMask.of(model, config.model.head).shared(get_flat(model))

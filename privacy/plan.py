@@ -26,6 +26,22 @@ function of the noised sum. Where each partner's own noise already suffices (``l
 saturation is post-processing and free, and so is splitting a value into digits (``digits``).
 The sampler is within 2^-60 of ideal (``noise``).
 Clamping happens before the noise and is 1-Lipschitz: it costs no privacy, only bias.
+
+What stays at a partner (a head, ``kept`` coordinates of a region) must be as private as what is
+opened: the next round's gradients of all its customers are taken at that head, so an exact one
+would carry each customer past the noise, through the others. So give the adversary the heads as
+well. Let u be a customer's contribution over both parts, opened and kept, clipped together to C.
+It changes the opened sum and its own partner's kept sum, and no other partner's; together by u,
+||u||_2 <= C. The opened sum holds the noise of ``shares`` partners at least; :meth:`keep` adds that
+of as many to the kept sum, fresh, at the one partner: the same law in every coordinate, and the
+same step and random rounding. So opened and kept sum are one Gaussian mechanism in size + kept
+dimensions, and all of the above holds for it, rounding bound (with d = size + kept) and tau
+included. The head is a function of kept sums, and models, metrics and the test release are
+functions of heads, opened sums and other customers: post-processing, and adaptive composition
+over the rounds, which an adversary may interleave as it likes. Clamped, but never saturated, the
+kept sum has no part in that event. If a key leaks, the opened part is protected by one share and
+the kept part by all: ``shares`` times mu^2 bounds both. In ``local_dp`` DP-SGD clips and noises the
+gradient of the whole model, so the head is a part of what is already private.
 """
 
 from __future__ import annotations
@@ -69,9 +85,11 @@ class PrivacyPlan:
     @classmethod
     def training(cls, config: PrivacyConfig, *, rounds: int, quorum: int, bits: int,
                  update_size: int, metric: MetricSums, customers_bound: int,
-                 expected_customers: int | None = None, feedback: bool = False) -> PrivacyPlan:
+                 expected_customers: int | None = None, feedback: bool = False,
+                 kept: int = 0) -> PrivacyPlan:
         """Regions update (update_size,), metric (metric.size,), loss (1,), every round.
 
+        kept: parameters that stay at the partners, clipped together with the update.
         customers_bound: public estimate of the customers of the largest partner;
         expected_customers: of all partners; only ``local_dp`` uses it, for the range of the
         weighted deltas (None: wide enough for any split). feedback: of a partner's update its
@@ -81,7 +99,7 @@ class PrivacyPlan:
         """
         setting = Setting(config, rounds, quorum, bits, customers_bound, feedback)
         regions, sigma = training_regions(
-            setting, update_size, metric, expected_customers or customers_bound)
+            setting, update_size, metric, expected_customers or customers_bound, kept)
         return cls._of(setting, regions, sigma)
 
     @classmethod
@@ -134,6 +152,12 @@ class PrivacyPlan:
         limit = 2 ** (region.bits - 1)
         return split(np.clip(values, -limit, limit - 1), digit_count(region.bits, self.bits),
                      self.bits)
+
+    def keep(self, total: NDArray[np.floating], noise: NoiseSource) -> NDArray[np.float64]:
+        """One partner's sum (kept,) of what it keeps of its updates -> (kept,), rounded and with
+        all the noise that the sum over a quorum would have. Raises ValueError on another shape.
+        """
+        return self.region("update").keep(total, self.shares, noise)
 
     def dequantise(self, total: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """(total_size,) sums of digits, opened -> region name -> (size,) in units of the sums."""

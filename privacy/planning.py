@@ -25,12 +25,14 @@ _FEEDBACK_REACH = 4.0
 
 @dataclass(frozen=True)
 class _Part:
-    """A region before calibration; share: its part of mu^2."""
+    """A region before calibration; share: its part of mu^2; kept: of the ``size`` coordinates,
+    those that stay at the partners."""
 
     name: str
     size: int
     clip_norm: float
     share: float
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ class Setting:
 
 
 def training_regions(setting: Setting, update_size: int, metric: MetricSums,
-                     expected_customers: int) -> tuple[tuple[Region, ...], float]:
+                     expected_customers: int, kept: int) -> tuple[tuple[Region, ...], float]:
     """Regions of a training round, and the noise multiplier of local DP-SGD (0 without)."""
     config = setting.config
     riding = config.metrics_share
     parts = (
-        _Part("update", update_size, config.clip_norm, 1 - riding),
+        _Part("update", update_size + kept, config.clip_norm, 1 - riding, kept),
         _Part("metric", metric.size, metric.clip, riding * METRIC_SHARE),
         _Part("loss", 1, metric.loss_clip, riding * (1 - METRIC_SHARE)),
     )
@@ -136,16 +138,17 @@ def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Regio
         failure, tail), setting.width(part.name))
     variance = setting.shares * grid.share_std_steps ** 2
     return Region(
-        part.name, part.size, part.clip_norm, grid.step, grid.clamp_steps, noise_multiplier,
-        grid.inflation * part.clip_norm, grid.share_std_steps,
-        grid.shift.per_round / variance, grid.shift.once / variance, setting.width(part.name))
+        part.name, part.size - part.kept, part.clip_norm, grid.step, grid.clamp_steps,
+        noise_multiplier, grid.inflation * part.clip_norm, grid.share_std_steps,
+        grid.shift.per_round / variance, grid.shift.once / variance, setting.width(part.name),
+        part.kept)
 
 
 def _plain(part: _Part, reach: float, setting: Setting) -> Region:
     bits = setting.width(part.name)
     grid = plain_grid(reach, bits)
-    return Region(part.name, part.size, part.clip_norm, grid.step, grid.clamp_steps, 0.0,
-                  part.clip_norm, 0.0, 0.0, 0.0, bits)
+    return Region(part.name, part.size - part.kept, part.clip_norm, grid.step, grid.clamp_steps,
+                  0.0, part.clip_norm, 0.0, 0.0, 0.0, bits, part.kept)
 
 
 def _local_noise_multiplier(setting: Setting, metrics: tuple[Region, ...]) -> float:

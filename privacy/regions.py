@@ -25,13 +25,14 @@ class MetricSums:
 class Region:
     """One part of the released vector, summed over customers.
 
-    size: coordinates. clip_norm: L2 bound of one customer (units of the sum). step: units per
-    integer. clamp_steps: range of a partner's coordinate before noise. noise_multiplier: std of
-    the noise of a quorum without colluders (one partner's, in ``local_dp``) over
-    ``sensitivity``; 0 where the plan adds none. sensitivity: clip_norm after rounding, root mean
-    square over the planned rounds. share_std_steps: noise one partner adds. mu_squared: privacy
-    loss of one round; mu_squared_once: of the first round in addition. bits: a partner's value is
-    a signed integer of this width.
+    size: coordinates that are opened. kept: further ones, of the same sum, that stay at each
+    partner (its head). clip_norm: L2 bound of one customer over both (units of the sum). step:
+    units per integer. clamp_steps: range of a partner's coordinate before noise.
+    noise_multiplier: std of the noise of a quorum without colluders (one partner's, in
+    ``local_dp``) over ``sensitivity``; 0 where the plan adds none. sensitivity: clip_norm after
+    rounding, root mean square over the planned rounds. share_std_steps: noise one partner adds.
+    mu_squared: privacy loss of one round; mu_squared_once: of the first round in addition. bits: a
+    partner's value is a signed integer of this width.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Region:
     mu_squared: float
     mu_squared_once: float
     bits: int
+    kept: int = 0
 
     @property
     def clamp(self) -> float:
@@ -61,17 +63,27 @@ class Region:
 
         A region without noise is rounded to nearest, others at random (``rounding``).
         """
-        if total.shape != (self.size,):
-            raise ValueError(f"region {self.name} has {total.shape}, the plan has {self.size}")
+        return self._rounded(total, self.size, 1, noise)
+
+    def keep(self, total: NDArray[np.floating], shares: int,
+             noise: NoiseSource) -> NDArray[np.float64]:
+        """One partner's clipped sum (kept,) of what it keeps -> (kept,) in units of the sum, with
+        the noise of ``shares`` partners, because nobody else adds any. Nothing saturates."""
+        return self._rounded(total, self.kept, shares, noise) * self.step
+
+    def _rounded(self, total: NDArray[np.floating], size: int, shares: int,
+                 noise: NoiseSource) -> NDArray[np.int64]:
+        if total.shape != (size,):
+            raise ValueError(f"region {self.name} has {total.shape}, the plan has {size}")
         finite = np.nan_to_num(
             np.asarray(total, np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
         steps = np.clip(finite / self.step, -self.clamp_steps, self.clamp_steps)
         if self.share_std_steps == 0:
             return np.rint(steps).astype(np.int64)
         floor = np.floor(steps)
-        up = noise.uniform(self.size) < steps - floor
-        return (floor.astype(np.int64) + up
-                + noise.discrete_gaussian(self.share_std_steps, self.size))
+        up = noise.uniform(size) < steps - floor
+        drawn = noise.discrete_gaussian(self.share_std_steps, shares * size)
+        return floor.astype(np.int64) + up + drawn.reshape(shares, size).sum(axis=0)
 
     def left_over(self, total: NDArray[np.float64], sent: NDArray[np.int64]
                   ) -> NDArray[np.float64]:

@@ -16,12 +16,11 @@ from flwr.serverapp import Grid, ServerApp
 from conf.compose import from_json
 from conf.schema import Config, InvalidConfig
 from encryption.shared_sum import Sums
-from learning.models import get_flat
-from learning.registry import make_model, make_task
+from learning.registry import make_task, shared_start
 from learning.results import Comparison, Estimate, RunResult
 from server.checkpoint import Checkpoints, NoCheckpoints, checkpoints
 from server.finish import Reader, finish
-from server.oracle import Oracle
+from server.oracle import Heads, Oracle
 from server.progress import Progress
 from server.recording import Recording
 from server.released import ReleasedMetrics, noise_stds
@@ -42,7 +41,8 @@ _PROCESSES = "VEILSUM_PROCESSES"
 @dataclass(frozen=True)
 class Operator:
     """What the machine that runs the server provides, besides the run's configuration. ``reader``
-    opens a sealed model for the comparison at the end of a simulation; a deployment has none.
+    opens a sealed model, and ``heads`` reads the partners' heads, for the comparison at the end of
+    a simulation; a deployment has neither.
     ``folder``: where an interrupted run is kept; a deployment names it in the run config's
     ``state-path``. ``processes``: how many share the addition of updates; None: what the
     environment's VEILSUM_PROCESSES says, or else as many as pay."""
@@ -50,6 +50,7 @@ class Operator:
     reader: Reader | None = None
     folder: Path | None = None
     processes: int | None = None
+    heads: Heads | None = None
 
 
 def make_app(operator: Operator) -> ServerApp:
@@ -118,9 +119,9 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
             tracker.tag("warning", warning)
         for other in kept.others():
             progress.note(f"another run was interrupted here: {other}")
-        work = Recording(config, agreement, tracker, progress, Oracle.of(config),
-                         ReleasedMetrics(metric), _start(config), warning, run,
-                         dataset.digest, kept,
+        work = Recording(config, agreement, tracker, progress,
+                         Oracle.of(config, run, operator.heads), ReleasedMetrics(metric),
+                         _start(config), warning, run, dataset.digest, kept,
                          began - (saved.seconds if saved else 0.0))
         if saved is not None:
             work.restore(saved)
@@ -137,7 +138,7 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
 def _start(config: Config) -> GlobalModel:
     if config.encryption.opening == "sealed":
         return SealedModel()
-    return RevealedModel(ServerState.start(get_flat(make_model(config))), config.strategy)
+    return RevealedModel(ServerState.start(shared_start(config)), config.strategy)
 
 
 def _noise_warning(config: Config, agreement: Agreement) -> str:

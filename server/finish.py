@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from conf.schema import Config
-from learning.models import set_flat
-from learning.registry import make_model, make_task
+from learning.registry import make_task, with_start_head
 from learning.results import Comparison, RunResult, metric_label
 from server.figures import epsilon_over_rounds, gain_per_partner, learning_curve
 from server.recording import Recording
@@ -33,8 +32,7 @@ def finish(work: Recording, released: dict[str, float], reader: Reader | None) -
     metrics, figures = result_metrics(result) | lines, _figures(work, comparisons, lines)
     if isinstance(work.model, RevealedModel):
         work.progress.stage("recording the model and figures")
-        model = make_model(work.config)
-        set_flat(model, work.model.server.final)
+        model = with_start_head(work.config, work.model.server.final)
         example = np.zeros((1, 1, make_task(work.config).shape.size), np.float32)
         work.tracker.finish(metrics, figures, model, example, registered_name(work.config))
     else:
@@ -62,10 +60,11 @@ def _compare(work: Recording, final: Vector | None
     lines = work.oracle.validate_naive() | work.oracle.validate_baselines(local, pooled)
     if final is None:
         return (), lines
+    models = work.oracle.models(final, work.config.strategy.rounds, final=True)
     if not isinstance(work.model, RevealedModel):
-        lines |= work.oracle.validate(final)
+        lines |= work.oracle.validate(models)
     work.progress.stage("comparing on the test period, with bootstrap intervals")
-    return work.oracle.compare(final, local, pooled), lines
+    return work.oracle.compare(models, local, pooled), lines
 
 
 def _result(work: Recording, comparisons: tuple[Comparison, ...], released: dict[str, float],

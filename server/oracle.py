@@ -6,7 +6,7 @@ names the partners' files, which a deployment's server does not have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,38 +16,59 @@ from torch import nn
 from conf.schema import Config
 from learning.evaluation import evaluate, exact, fit_baselines
 from learning.models import set_flat
-from learning.registry import load_partner, make_model, make_task
+from learning.registry import head_mask, load_partner, make_model, make_task
 from learning.results import Comparison
 from learning.task import PartnerData, Task
 from learning.training import customer_losses, scores
+from strategies.optimiser import ServerState
+
+Heads = Callable[[str, int], Mapping[str, ServerState]]
+"""(run, round) -> each partner's head after it. Only a simulation, which is every party at once,
+can read them."""
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """All partners' data side by side."""
+    """All partners' data side by side. ``heads``: of this run, where models have some."""
 
     config: Config
     task: Task
     data: Mapping[str, PartnerData]
+    heads: Callable[[int], Mapping[str, ServerState]]
 
     @classmethod
-    def of(cls, config: Config) -> Oracle | None:
-        """None where the configuration names no site files (a deployment)."""
-        if not config.federation.sites:
+    def of(cls, config: Config, run: str, heads: Heads | None) -> Oracle | None:
+        """None where the configuration names no site files (a deployment), or where models have
+        heads that nobody here can read."""
+        if not config.federation.sites or (heads is None and config.model.head != "shared"):
             return None
         sites = config.federation.sites
         return cls(config, make_task(config),
-                   {name: load_partner(config, sites[name]) for name in sorted(sites)})
+                   {name: load_partner(config, sites[name]) for name in sorted(sites)},
+                   lambda number: heads(run, number) if heads else {})
 
-    def validate(self, vector: NDArray[np.float64]) -> dict[str, float]:
-        """Exact validation metric and training loss of one model (d,)."""
-        model = make_model(self.config)
-        set_flat(model, vector)
-        losses = [customer_losses(model, data.train, self.task.loss)
-                  for data in self.data.values()]
+    def models(self, shared: NDArray[np.float64], number: int, *,
+               final: bool = False) -> dict[str, nn.Module]:
+        """Partner -> the model (d - k,) that all share after round ``number``, with its own head;
+        final: heads averaged over the last rounds, as the shared part is."""
+        if self.config.model.head == "shared":
+            model = make_model(self.config)
+            set_flat(model, shared)
+            return dict.fromkeys(self.data, model)
+        mask, heads = head_mask(self.config), self.heads(number)
+        models = {name: make_model(self.config) for name in self.data}
+        for name, model in models.items():
+            own = heads[name].final if final else heads[name].model
+            set_flat(model, mask.whole(shared, own))
+        return models
+
+    def validate(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Exact validation metric and training loss of each partner's model."""
+        losses = [customer_losses(models[name], data.train, self.task.loss)
+                  for name, data in self.data.items()]
         return {
-            self._name(): self._metric(
-                {name: scores(model, data.validation) for name, data in self.data.items()}),
+            self._name(): self._metric({name: scores(models[name], data.validation)
+                                        for name, data in self.data.items()}),
             "oracle/train/loss": float(np.nanmean(np.concatenate(losses))),
         }
 
@@ -67,11 +88,10 @@ class Oracle:
         return fit_baselines(self.data, self.config.model, self.task, self.config.seed)
 
     def compare(
-        self, vector: NDArray[np.float64], local: Mapping[str, nn.Module], pooled: nn.Module
+        self, federated: Mapping[str, nn.Module], local: Mapping[str, nn.Module],
+        pooled: nn.Module
     ) -> tuple[Comparison, ...]:
         """The final test: every partner, all, held out; with bootstrap intervals."""
-        federated = make_model(self.config)
-        set_flat(federated, vector)
         return evaluate(self.data, federated, local, pooled, self.task.metric,
                         seed=self.config.seed)
 

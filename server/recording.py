@@ -72,7 +72,8 @@ class Recording:
             "cohort/refused": float(len(report.refused)),
         }
         if self.oracle is not None and isinstance(report.model, RevealedModel):
-            metrics |= self.oracle.validate(report.model.server.model)
+            metrics |= self.oracle.validate(
+                self.oracle.models(report.model.server.model, report.round))
         metrics |= {f"time/{name}_s": value for name, value in report.seconds.items()}
         metrics["time/evaluate_s"] = time.perf_counter() - began
         self.upload_bytes = report.upload_bytes

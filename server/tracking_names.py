@@ -84,8 +84,9 @@ def default_run_name(config: Config, run_id: str) -> str:
     """
     epsilon = [] if config.privacy.name == "none" else [f"eps{config.privacy.epsilon:g}"]
     sealed = ["sealed"] if config.encryption.opening == "sealed" else []
+    head = [] if config.model.head == "shared" else [f"own_{config.model.head}"]
     return "-".join([config.privacy.name, *epsilon, config.encryption.name, *sealed,
-                     config.model.name, config.task.name, run_id[:6]])
+                     config.model.name, *head, config.task.name, run_id[:6]])
 
 
 def run_note(trust: str) -> str:
@@ -101,8 +102,10 @@ def run_note(trust: str) -> str:
 
 
 def registered_name(config: Config) -> str:
-    """Name in the model registry: one per question and model, a version per run."""
-    return f"veilsum-{slug(config.task.name)}-{slug(config.model.name)}"
+    """Name in the model registry: one per question and model, a version per run. A model whose
+    head stayed with the partners says so, because its predictions are not theirs."""
+    ending = "" if config.model.head == "shared" else f"-without-{config.model.head}"
+    return f"veilsum-{slug(config.task.name)}-{slug(config.model.name)}{ending}"
 
 
 def finite_only(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:

@@ -31,10 +31,15 @@ _OPENINGS = {
 }
 
 
+_HEAD = ("{} of the model: each partner's own, fitted to its own customers and sent to nobody. A "
+         "recorded model holds the public start values in its place.")
+
+
 def trust_statement(config: Config) -> dict[str, str]:
     """Tags of a run: suite, opening, unit, and who must not collude with whom."""
     privacy = _PRIVACY[config.privacy.name].format(colluders=config.privacy.colluders)
-    return {
+    heads = {} if config.model.head == "shared" else {"head": _HEAD.format(config.model.head)}
+    return heads | {
         "suite": config.encryption.name,
         "opening": config.encryption.opening,
         "privacy": config.privacy.name,

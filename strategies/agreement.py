@@ -13,8 +13,7 @@ from conf.schema import Config, InvalidConfig
 from encryption.control import ControlLayout
 from encryption.parameters import ImpossibleParameters, choose_parameters
 from encryption.types import Parameters, Refused
-from learning.models import get_flat
-from learning.registry import make_model, make_task
+from learning.registry import head_mask, make_task
 from privacy.grid import PlanImpossible
 from privacy.plan import PrivacyPlan
 from privacy.regions import MetricSums
@@ -35,28 +34,34 @@ class Agreement:
     test: PrivacyPlan
     sealed: bool
     """Whether the update stays with the opener (``encryption.opening=sealed``)."""
+    head_divisors: Mapping[str, float]
+    """Partner -> what its own head's sum of updates is divided by, public. Its estimate of
+    customers, but the mean of all partners' at least: the sum of a few customers is mostly noise,
+    and their head should move little. In ``local_dp`` as ``weights``."""
 
     @classmethod
     def of(cls, config: Config) -> Agreement:
         """Raises InvalidConfig, by the key to change, when no such run is possible."""
         partners = tuple(config.federation.partners)
-        update_size = get_flat(make_model(config)).size
+        mask = head_mask(config)
         task = make_task(config)
         metric = MetricSums(task.metric.size, task.metric.clip, task.loss.clip)
         customers = config.federation.customers
         mean = config.expected_customers / len(partners)
         own_models = config.privacy.name == "local_dp"
         weights = {name: customers[name] / (mean if own_models else 1) for name in partners}
+        head_divisors = weights if own_models else {
+            name: max(weight, mean) for name, weight in weights.items()}
         customers_bound = max(customers.values())
         try:
             parameters = choose_parameters(
                 config.encryption.name, len(partners), config.encryption.bits)
             training = PrivacyPlan.training(
                 config.privacy, rounds=config.strategy.rounds, quorum=config.quorum,
-                bits=config.encryption.bits, update_size=update_size,
+                bits=config.encryption.bits, update_size=mask.own.size - mask.size,
                 metric=metric, customers_bound=customers_bound,
                 expected_customers=config.expected_customers,
-                feedback=config.encryption.feedback)
+                feedback=config.encryption.feedback, kept=mask.size)
             test = PrivacyPlan.test(
                 config.privacy, quorum=config.quorum, bits=config.encryption.bits,
                 metric=metric, customers_bound=customers_bound)
@@ -65,7 +70,7 @@ class Agreement:
         except PlanImpossible as error:
             raise InvalidConfig(error.key, str(error)) from None
         return cls(parameters, partners, weights, training, test,
-                   config.encryption.opening == "sealed")
+                   config.encryption.opening == "sealed", head_divisors)
 
     def divisor(self, partners: tuple[str, ...]) -> float:
         """What the opened sum of these partners is divided by. The same bits in any order."""

@@ -26,7 +26,8 @@ def case(task: TaskConfig, tmp_path: Path) -> Case:
 def test_rows_and_their_values(case: Case) -> None:
     made, datas = case
     local, pooled = fit_baselines(datas, ModelConfig(), made, 0)
-    rows = evaluate(datas, local["west"], local, pooled, made.metric, seed=0, resamples=100)
+    rows = evaluate(datas, dict.fromkeys(datas, local["west"]), local, pooled, made.metric, seed=0,
+                    resamples=100)
     assert [row.partner for row in rows] == ["north", "south", "west", "all", "held out"]
     west = datas["west"].test
     targets = west.targets[west.mask][:, 0]
@@ -48,7 +49,7 @@ def test_a_partner_without_test_examples_is_reported_not_hidden(
     nobody = datas["north"].test.take(np.zeros(0, np.int64))
     empty = PartnerData(datas["north"].train, datas["north"].validation, nobody, nobody)
     local, pooled = fit_baselines(datas, ModelConfig(), made, 0)
-    rows = evaluate({**datas, "north": empty}, pooled, local, pooled, made.metric, seed=0,
-                    resamples=20)
+    rows = evaluate({**datas, "north": empty}, dict.fromkeys(datas, pooled), local, pooled,
+                    made.metric, seed=0, resamples=20)
     assert rows[0].customers == 0 and np.isnan(rows[0].federated.value)
     assert np.isfinite(rows[3].federated.value)

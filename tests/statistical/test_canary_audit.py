@@ -141,6 +141,38 @@ def test_a_seeded_bug_is_caught(bug: dict) -> None:
     assert audit(plan, **bug) > plan.epsilon(ROUNDS)
 
 
+class NoHeadNoise(NoiseSource):
+    """Seeded bug: a head that is fitted to the exact sums, because it never leaves."""
+
+    def discrete_gaussian(self, std_steps: float, size: int) -> NDArray[np.int64]:
+        return np.zeros(size, np.int64)
+
+
+def audit_head(source: type[NoiseSource] = NoiseSource,
+               contribution: Contribution = clip_customers) -> float:
+    """Epsilon shown against one partner's kept sums, given to the attacker as they are; every
+    canary pulls at a parameter of its own of the head."""
+    plan = PrivacyPlan.training(
+        PrivacyConfig(epsilon=3.0, delta=DELTA, metrics_share=0.01), rounds=ROUNDS,
+        quorum=QUORUM, bits=20, update_size=4, kept=CANARIES, metric=MetricSums(4, 1.0, 2.0),
+        customers_bound=CANARIES)
+    inside = np.random.default_rng().random(CANARIES) < 0.5
+    signal = _canary_sum(np.flatnonzero(inside), contribution, plan.region("update").clip_norm)
+    noise = source()
+    scores = sum(plan.keep(signal, noise) for _ in range(ROUNDS))
+    return epsilon_shown(np.asarray(scores), inside)
+
+
+def test_a_head_shows_no_more_than_the_run_claims() -> None:
+    assert 0.8 <= audit_head() < 3.0
+
+
+@pytest.mark.parametrize("bug", [
+    {"source": NoHeadNoise}, {"contribution": count_twice}], ids=["no noise", "counts twice"])
+def test_a_leaking_head_is_caught(bug: dict) -> None:
+    assert audit_head(**bug) > 3.0
+
+
 class Slope(nn.Module):
     """Gradient of a customer whose only feature is j: along coordinate j."""
 
