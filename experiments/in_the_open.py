@@ -84,13 +84,6 @@ class Case:
             config, privacy=replace(config.privacy, clip_norm=clip_norm),
             strategy=replace(config.strategy, learning_rate=learning_rate)))
 
-    def configured(self, config: Config) -> Case:
-        """Another configuration, of the same task and of a model that reads the same, on the same
-        data."""
-        same = self.config
-        return replace(self, config=replace(
-            config, task=same.task, federation=same.federation, seed=same.seed).validate())
-
     def train(self, noise: np.random.Generator,
               on_the_way: Callable[[Parts], Parts] = lambda parts: parts) -> nn.Module:
         """The model that all share, for a configuration without heads. Raises InvalidConfig."""

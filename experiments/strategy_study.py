@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from experiments.in_the_open import Case, composed, validation
+from experiments.in_the_open import Case, composed
 from experiments.series import print_tables
 
 TASKS = ("retail_repeat", "utility_load", "retail_cross")
@@ -24,7 +24,7 @@ FACTORS = (1, 3, 10, 30)
 ADAM = tuple((rate, tau) for tau in (1e-3, 1e-2) for rate in (0.003, 0.01, 0.03, 0.1))
 LOCAL, STEPS = 0.5, 5
 """Rate and steps of a customer's local training."""
-PROX = tuple((mu, factor) for mu in (0.01, 0.1, 1.0) for factor in (1, 3))
+PROX = (0.01, 0.1, 1.0)
 HEAD_FACTORS = (0.1, 0.3, 1, 3)
 
 
@@ -35,27 +35,32 @@ class Setting:
 
 
 def grid(task: str) -> Iterator[Setting]:
-    """All settings of a task, around what its default strategy uses; of the largest task heads
-    alone, which is where its partners differ."""
+    """All settings of a task, around what its default strategy uses; of the largest task, whose
+    partners differ most, intercepts alone."""
     base = composed(f"task={task}")
     rate, clip = base.strategy.learning_rate, base.privacy.clip_norm
     yield Setting("as it is", ())
-    yield _setting("mlp", model="mlp")
-    for model, head in (("linear", "bias"), ("mlp", "bias"), ("mlp", "last_layer")):
-        for factor in HEAD_FACTORS:
-            yield _setting(f"{model}, {head}", model=model, head=head,
-                           head_learning_rate=rate * factor)
+    yield from _with_head(rate, "linear", "bias")
     if task == "retail_cross":
         return
+    yield _setting("mlp", model="mlp")
+    for head in ("bias", "last_layer"):
+        yield from _with_head(rate, "mlp", head)
     for factor in FACTORS:
         yield _setting("fedavg", learning_rate=rate * factor, momentum=0)
     for adam, tau in ADAM:
         yield _setting("fedadam", learning_rate=adam, adaptivity=tau)
-    for mu, factor in PROX:
+    for mu in PROX:
         # As far as its gradients do not turn, a customer's change is LOCAL * STEPS gradients.
-        yield _setting("fedprox", learning_rate=rate * factor / (LOCAL * STEPS), proximal=mu,
+        yield _setting("fedprox", learning_rate=rate / (LOCAL * STEPS), proximal=mu,
                        privacy={"contribution": "training", "local_steps": STEPS,
                                 "local_learning_rate": LOCAL, "clip_norm": clip * LOCAL * STEPS})
+
+
+def _with_head(rate: float, model: str, head: str) -> Iterator[Setting]:
+    for factor in HEAD_FACTORS:
+        yield _setting(f"{model}, {head}", model=model, head=head,
+                       head_learning_rate=rate * factor)
 
 
 def _setting(label: str, model: str = "", head: str = "",
@@ -77,14 +82,15 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
     cases = [Case.of(replace(base, seed=seed)) for seed in seeds]
     for setting in grid(task):
         config = composed(f"task={task}", "privacy.epsilon=3", *setting.overrides)
-        mean = np.mean([_value(case.configured(config)) for case in cases])
+        mean = np.mean([_value(case.under(replace(config, seed=case.config.seed)))
+                        for case in cases])
         yield f"| {setting.label} | {mean:.4f} |"
 
 
 def _value(case: Case) -> float:
     """The validation metric of one federation."""
     models = case.train_each(np.random.default_rng(case.config.seed))
-    return case.value(models.__getitem__, validation)
+    return case.value(models.__getitem__, "validation")
 
 
 def main(argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,21 @@ _WAYS = ("naive", "local", "pooled", "federated")
 def fit_baselines(
     datas: Mapping[str, PartnerData], model_config: ModelConfig, task: Task, seed: int
 ) -> tuple[dict[str, nn.Module], nn.Module]:
-    """Without privacy: partner -> a model of its own training customers, and one model of all
-    partners' training customers together. The same public start for all."""
+    """Without privacy: :func:`fit_local`, and one model of all partners' training customers
+    together. The same public start for all."""
+    together = {"all": replace(next(iter(datas.values())),
+                               train=concatenate([data.train for data in datas.values()]))}
+    return (fit_local(datas, model_config, task, seed),
+            fit_local(together, model_config, task, seed)["all"])
+
+
+def fit_local(datas: Mapping[str, PartnerData], model_config: ModelConfig, task: Task,
+              seed: int) -> dict[str, nn.Module]:
+    """Partner -> a model of its own training customers, without privacy."""
     start = build_model(model_config, task.shape, seed)
     decay = task.weight_decay.get(model_config.name, WEIGHT_DECAY[model_config.name])
-    local = {name: train_locally(start, data.train, task.loss, decay)
-             for name, data in datas.items()}
-    together = concatenate([data.train for data in datas.values()])
-    return local, train_locally(start, together, task.loss, decay)
+    return {name: train_locally(start, data.train, task.loss, decay)
+            for name, data in datas.items()}
 
 
 def evaluate(

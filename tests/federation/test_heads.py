@@ -17,8 +17,10 @@ from client.heads import start_head
 from client.session import Session, read_heads
 from client.site import Site
 from conf.compose import to_json
+from conf.schema import InvalidConfig
 from encryption.accumulator import digest, make_accumulator
 from encryption.types import OpeningClaim, RoundId
+from experiments.in_the_open import Case
 from experiments.local_grid import LocalGrid
 from experiments.simulate import simulate
 from keyholder.refusals import OpeningRefused
@@ -212,12 +214,19 @@ def test_a_head_is_in_no_message_and_no_record(  # type: ignore[no-untyped-def]
     assert {"all", "held out"} <= {row.partner for row in result.comparisons}
 
 
-def test_sealed_equals_revealed_bit_for_bit(configure) -> None:  # type: ignore[no-untyped-def]
+def test_sealed_equals_revealed_and_the_study_equals_both(configure) -> None:  # type: ignore[no-untyped-def]
     groups = {"privacy": QUIET, "model": LAST}
     revealed = simulate(configure(**groups))
     sealed = simulate(configure(**groups, encryption={"opening": "sealed"}))
     assert sealed.released == revealed.released
     assert sealed.comparisons == revealed.comparisons
+    case = Case.of(configure(**groups))
+    models = case.train_each(np.random.default_rng(0))
+    everyone = next(row for row in revealed.comparisons if row.partner == "all")
+    assert case.value(models.__getitem__, "test") == pytest.approx(
+        everyone.federated.value, abs=2e-3)
+    with pytest.raises(InvalidConfig, match=r"model\.head"):
+        case.train(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("privacy", [

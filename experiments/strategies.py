@@ -1,0 +1,140 @@
+"""``python -m experiments.strategies``: strategies and heads beside the default, on the same seeds.
+
+Trained in the open (``experiments.in_the_open``); test customers, settings chosen on validation
+(``python -m experiments.strategy_study``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.schema import InvalidConfig
+from experiments.series import Place, averaged_row, interval_text, whole_numbers
+from learning.results import Comparison, metric_label
+
+if TYPE_CHECKING:
+    from experiments.in_the_open import Case
+
+
+@dataclass(frozen=True)
+class Row:
+    """``overrides`` of the task's default; ``rates``: task -> further ones, chosen on validation,
+    where no file in conf/tuned holds them, because nobody would choose this row for its own
+    sake."""
+
+    label: str
+    overrides: tuple[str, ...] = ()
+    rates: Mapping[str, tuple[str, ...]] | None = None
+
+    def of(self, task: str) -> tuple[str, ...]:
+        return (*self.overrides, *(self.rates or {}).get(task, ()))
+
+
+DEFAULT = Row("fedavg with momentum (the default)")
+SERVERS = (
+    Row("fedavg without momentum", ("strategy.momentum=0",), {
+        "retail_repeat": ("strategy.learning_rate=3",),
+        "utility_load": ("strategy.learning_rate=0.3",)}),
+    Row("fedadam", ("strategy=fedadam",)),
+)
+HEADS = (
+    Row("own intercepts (`model.head=bias`)", ("model.head=bias",)),
+    Row("`model=mlp`", ("model=mlp",)),
+    Row("`model=mlp`, own last layers (`model.head=last_layer`)",
+        ("model=mlp", "model.head=last_layer")),
+)
+ROWS: Mapping[str, tuple[Row, ...]] = {
+    "retail_repeat": SERVERS + HEADS,
+    "utility_load": (*SERVERS, Row("fedprox", ("strategy=fedprox",)), *HEADS)}
+"""Of the tasks for which the study has chosen rates; for fedprox on one of them."""
+PROTECTIONS = (("no differential privacy", "privacy=none"), ("ε = 3", "privacy.epsilon=3"))
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.strategies",
+        description="Train the same federation with each strategy, and with heads of the partners' "
+        "own, on the same seeds, and print a Markdown table per task.")
+    parser.add_argument("tasks", nargs="*", choices=[*ROWS, []], metavar="TASK",
+                        help=f"{', '.join(ROWS)} (default: all)")
+    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
+    parser.add_argument("--write", type=Path, metavar="FILE",
+                        help="put each table between the task's strategies markers of FILE")
+    options = parser.parse_args(argv)
+    tasks = options.tasks or list(ROWS)
+    places = {task: Place(options.write, f"strategies {task}") for task in tasks if options.write}
+    try:
+        for place in places.values():
+            place.check()
+    except InvalidConfig as error:
+        print(f"strategies: {error}", file=sys.stderr)
+        return 2
+    for task in tasks:
+        text = (f"Made by `python -m experiments.strategies {task} --write docs/strategies.md`:\n\n"
+                + "\n".join(table(task, options.seeds)))
+        print(text, flush=True)
+        if task in places:
+            places[task].write(text)
+    return 0
+
+
+def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
+    """Rows: the naive rule, each partner alone, the default, then what differs from it."""
+    from experiments.in_the_open import Case, composed
+
+    cases = [Case.of(replace(composed(f"task={task}"), seed=seed)) for seed in seeds]
+    rows = (DEFAULT, *ROWS[task])
+    found = [_compared(cases, protection, rows) for _, protection in PROTECTIONS]
+    smallest = min((row for row in found[0][0].values() if row.partner not in ("all", "held out")),
+                   key=lambda row: row.customers).partner
+    metric = cases[0].task.metric
+    better = "" if metric.higher_is_better else ", lower is better"
+    columns = [f"{name}: {about}" for name, _ in PROTECTIONS
+               for about in ("all", "gain over the default", f"smallest partner ({smallest})")]
+    yield (f"| test {metric_label(metric.name, metric.unit)}{better}, mean of {len(seeds)} seeds | "
+           + " | ".join(columns) + " |")
+    yield "|---|" + "---|" * len(columns)
+    naive = " | | ".join(interval_text(found[0][0][group].naive) for group in ("all", smallest))
+    yield f"| naive rule | {naive} | | | |"
+    labels = ("each partner alone, no privacy", *(row.label for row in rows))
+    for label, *results in zip(labels, *found, strict=True):
+        cells = " | ".join(cell for result in results for cell in (
+            interval_text(result["all"].federated),
+            "" if label == DEFAULT.label
+            else interval_text(result["all"].gain_over_local, signed=True),
+            interval_text(result[smallest].federated)))
+        yield f"| {label} | {cells} |"
+
+
+def _compared(cases: Sequence[Case], protection: str,
+              rows: Sequence[Row]) -> list[dict[str, Comparison]]:
+    """For each partner alone, then per row: group -> comparison, mean of the seeds, in which
+    "local" is the default, so that gains over it are paired over the same resampled customers."""
+    import numpy as np
+
+    from experiments.in_the_open import composed
+    from learning.evaluation import evaluate, fit_local
+
+    collected: list[list[tuple[Comparison, ...]]] = [[] for _ in (None, *rows)]
+    for case in cases:
+        task, seed = case.config.task.name, case.config.seed
+        configs = [replace(composed(f"task={task}", protection, *row.of(task)), seed=seed)
+                   for row in rows]
+        trained = [case.under(config).train_each(np.random.default_rng(seed))
+                   for config in configs]
+        alone = fit_local(case.datas, case.config.model, case.task, seed)
+        default = trained[0]
+        for models, found in zip((alone, *trained), collected, strict=True):
+            found.append(evaluate(case.datas, models, default, next(iter(default.values())),
+                                  case.task.metric, seed=seed))
+    return [{group[0].partner: averaged_row(group) for group in zip(*found, strict=True)}
+            for found in collected]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""The comparison of strategies: rows that can run, and a table that says what was compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments import in_the_open, strategies, strategy_study
+from experiments.in_the_open import composed
+
+CASES = [(task, row) for task, rows in strategies.ROWS.items()
+         for row in (strategies.DEFAULT, *rows)]
+
+
+@pytest.mark.parametrize(("task", "row"), CASES, ids=lambda value: getattr(value, "label", value))
+def test_every_row_is_a_run_that_simulate_would_accept(task: str, row: strategies.Row) -> None:
+    config = composed(f"task={task}", *row.of(task))
+    partners = ["east", "west"]
+    federation = replace(config.federation, partners=partners,
+                         customers=dict.fromkeys(partners, 50))
+    replace(config, federation=federation).validate()
+    assert (config == composed(f"task={task}")) == (row is strategies.DEFAULT)
+
+
+@pytest.mark.parametrize("task", strategies.ROWS)
+def test_the_study_covers_what_is_set(task: str) -> None:
+    """A file in conf/tuned holds a setting that the study tries, and so does a row."""
+    tried = {tuple(_rates(composed(f"task={task}", *setting.overrides)).items())
+             for setting in strategy_study.grid(task)}
+    for row in (strategies.DEFAULT, *strategies.ROWS[task]):
+        assert tuple(_rates(composed(f"task={task}", *row.of(task))).items()) in tried, row.label
+
+
+def _rates(config) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    """What the study chooses; a head's rate only where there is a head."""
+    strategy, privacy = config.strategy, config.privacy
+    head = config.model.head
+    return {"strategy": strategy.name, "model": config.model.name, "head": head,
+            "rate": round(strategy.learning_rate, 9), "momentum": strategy.momentum,
+            "mu": strategy.proximal, "tau": strategy.adaptivity,
+            "head_rate": None if head == "shared" else strategy.head_learning_rate,
+            "privacy": (privacy.contribution, privacy.clip_norm, privacy.local_steps,
+                        privacy.local_learning_rate)}
+
+
+def test_the_table_pairs_each_row_with_the_default(configure, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    rows = (strategies.Row("again"), strategies.Row("own intercepts", ("model.head=bias",)))
+    monkeypatch.setattr(strategies, "ROWS", {"retail_repeat": rows})
+    monkeypatch.setattr(in_the_open, "composed", lambda task, *overrides: configure(
+        privacy={"name": "none"}, model={"head": "bias" if "model.head=bias" in overrides
+                                         else "shared"}))
+    lines = list(strategies.table("retail_repeat", (0, 1)))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert "AUC, mean of 2 seeds" in cells[0][0] and len(cells) == 7
+    assert len({len(row) for row in cells}) == 1
+    naive, alone, default, again, own = cells[2:]
+    assert naive[0] == "naive rule" and "alone" in alone[0]
+    assert again[1] == default[1] and again[2] == "+0.000 [+0.000, +0.000]" and not default[2]
+    assert own[0] == "own intercepts" and own[1:4] != default[1:4] and own[2]
+
+
+def test_a_document_without_a_place_is_refused_at_once(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "page.md").write_text("nothing")
+    assert strategies.main(["utility_load", "--write", str(tmp_path / "page.md")]) == 2
+    assert "strategies utility_load: begin" in capsys.readouterr().err
