@@ -80,6 +80,7 @@ def test_json_round_trip() -> None:
     ("encryption.bits=40", "encryption.bits"),
     ("encryption.bits=7", "encryption.bits"),
     ("encryption.feedback=true", "encryption.feedback"),  # the default is noise_shares
+    ("privacy=none encryption.feedback=true model.head=bias", "encryption.feedback"),
     ("encryption.opening=whole", "encryption.opening"),
     ("strategy.rounds=0", "strategy.rounds"),
     ("strategy.quorum=-1", "strategy.quorum"),
@@ -90,7 +91,7 @@ def test_json_round_trip() -> None:
 ])
 def test_impossible_values_are_refused_by_key(override: str, key: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
-        _compose(override)
+        _compose(*override.split())
     assert caught.value.key == key
 
 
