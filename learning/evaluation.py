@@ -19,7 +19,7 @@ from learning.training import scores, train_locally
 WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0, "tcn": 1.0, "dpgru": 1.0}
 """Of the baselines, per model, where a task has no better one; chosen on validation
 (python -m experiments.model_study decay): near the best for partners of every size, where less
-would weaken small ones, more large ones. Those of tcn and dpgru are chosen for utility_load
+would weaken small ones, more large ones. That of tcn is chosen for utility_load
 alone: elsewhere compare their federation with the best local model of any kind."""
 RESAMPLES = 500
 FEWEST_FOR_INTERVALS = 5
