@@ -1,10 +1,10 @@
 """What rounding and range left over of a partner's updates: kept at its site, added to its next.
 
 Error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847). Guarantee: the sum of
-what was sent is the sum of the updates but for what is kept, so nothing is lost, it only comes
-later. It touches numbers that are differentially private already (``local_dp``) or that nothing
-protects from those who see the model (``none``). A noise share protects the sum it is added to and
-no second look at it, so ``noise_shares`` has no feedback.
+what was sent is the sum of the updates but for what is kept, so rounding loses nothing, it only
+comes later. It touches numbers that are differentially private already (``local_dp``) or that
+nothing protects from those who see the model (``none``). A noise share protects the sum it is added
+to and no second look at it, so ``noise_shares`` has no feedback.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ rounds (4), both little-endian, then model, velocity, second moment and mean, (k
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -23,7 +22,7 @@ from encryption.types import Refused, RoundId
 from learning.models import get_flat, set_flat
 from learning.registry import head_mask, make_model
 from strategies.agreement import Agreement
-from strategies.durable import sync_folder
+from strategies.durable import write_whole
 from strategies.optimiser import ServerState, step
 
 Vector = NDArray[np.float64]
@@ -48,6 +47,8 @@ def step_head(state: ServerState, number: int, total: Vector, config: Config,
     """The head after round ``number``: the strategy's own step, along this partner's noised sum
     ``total`` (k,). Rounds that it missed count as such."""
     strategy = replace(config.strategy, learning_rate=config.strategy.head_learning_rate)
+    if not state.round and strategy.name == "fedadam":  # starts here, whichever round it is
+        state = replace(state, second=np.full_like(state.second, strategy.adaptivity**2))
     return step(replace(state, round=number - 1), total / agreement.head_divisors[partner],
                 strategy)
 
@@ -71,7 +72,7 @@ class HeadStore:
 
     def put(self, round_id: RoundId, state: ServerState) -> None:
         """Store what the round leaves, whole and on the disk when this returns."""
-        _write(self._path(round_id), _pack(round_id, state))
+        write_whole(self._path(round_id), _pack(round_id, state))
         for old in sorted(self._stored(round_id))[:-_KEEP]:
             self._path(RoundId(round_id.run, old)).unlink(missing_ok=True)
 
@@ -81,7 +82,7 @@ class HeadStore:
         model, content = make_model(config), BytesIO()
         set_flat(model, vector)
         torch.save(model.state_dict(), content)
-        _write(self._path(round_id).with_name("model.pt"), content.getvalue())
+        write_whole(self._path(round_id).with_name("model.pt"), content.getvalue())
 
     def _unpack(self, content: bytes, round_id: RoundId) -> ServerState:
         whole = content.startswith(_MAGIC) and content[len(_MAGIC):_BODY_AT] == hashlib.sha256(
@@ -102,20 +103,6 @@ class HeadStore:
 
     def _path(self, round_id: RoundId) -> Path:
         return self.folder / _run_hash(round_id).hex()[:32] / f"{round_id.round:09d}.head"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """For this user's eyes only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-    sync_folder(path.parent.parent)
 
 
 def _run_hash(round_id: RoundId) -> bytes:

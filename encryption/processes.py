@@ -1,4 +1,5 @@
-"""Helper processes, which share the work of one update among cores. Nothing here is secret.
+"""Helper processes, which share the work of one update among cores. This module knows no
+secret; what is shared through it may be one.
 
 Threads would not do: SEAL's bindings hold Python's lock. A helper is a fresh Python that runs one
 of our modules (fork and exec at once, never a bare fork: the parent has Flower's and torch's
@@ -48,7 +49,7 @@ def choose(asked: int | None, work_s: float) -> int:
     those available if that saves more time than starting one costs. (Two processes save less than
     half of it.)"""
     if asked is not None:
-        return asked
+        return asked if hasattr(os, "memfd_create") else 1
     return available() if work_s / 2 > START_UP_S else 1
 
 

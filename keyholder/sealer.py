@@ -65,13 +65,17 @@ class Sealer:
             raise ValueError(f"a value does not fit {layout.parameters.bits} signed bits")
         if not self._helpers or not self._one_at_a_time.acquire(blocking=False):
             return self._seal(values, round_id, ())
+        lent, whole = self.helpers, False
         try:
-            return self._seal(values, round_id, self.helpers)
-        except BaseException:  # with a job half done they would answer the next one wrong
-            for helper in self.helpers:
-                self._drop(helper)
-            raise
+            blocks = self._seal(values, round_id, lent)
+            whole = self.helpers == lent
+            return blocks
         finally:
+            # With a job half done they would answer the next one wrong; without one of them, its
+            # part of the next update would be nobody's.
+            if not whole:
+                for helper in self.helpers:
+                    self._drop(helper)
             self._one_at_a_time.release()
 
     def _seal(self, values: NDArray[np.int64], round_id: RoundId,

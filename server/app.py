@@ -118,7 +118,8 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
             progress.note(f"warning: {warning}")
             tracker.tag("warning", warning)
         for other in kept.others():
-            progress.note(f"another run was interrupted here: {other}")
+            progress.note(f"another run was interrupted here, and this one does not go on with it: "
+                          f"{other}")
         work = Recording(config, agreement, tracker, progress,
                          Oracle.of(config, run, operator.heads), ReleasedMetrics(metric),
                          _start(config), warning, run, dataset.digest, kept,

@@ -110,7 +110,7 @@ class Checkpoints:
             if folder != self.place and (text := _config_in(folder)) is not None:
                 there = flat_params(from_json(text))
                 keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
-                found.append(f"{folder} (differs in {', '.join(keys) or 'paths'})")
+                found.append(f"{folder} (differs in {', '.join(keys) or 'tracking or paths'})")
         return found
 
     def _write(self, name: str, head: Mapping[str, Any], body: bytes) -> None:

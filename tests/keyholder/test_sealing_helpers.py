@@ -99,6 +99,17 @@ def test_a_helper_that_dies_costs_neither_a_round_nor_a_seed(
         assert np.array_equal(_opens(made, "alone", sealer.seal(values, FIRST)), values)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_helper_of_several_may_die(federate: Callable, which: int) -> None:
+    """Its blocks are not forgotten in the updates after the one in which it was lost."""
+    made = federate("shared_key_rlwe", values=VALUES)
+    values = made.values(0)
+    with _shared(made, 0, 3) as sealer:
+        os.kill(sealer.helpers[which].pid, signal.SIGKILL)
+        for name in ("now", "next"):
+            assert np.array_equal(_opens(made, name, sealer.seal(values, FIRST)), values)
+
+
 def test_a_helper_that_hangs_is_ended(
         federate: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     made = federate("shared_key_rlwe", values=VALUES)
@@ -241,12 +252,14 @@ def test_no_helper_outlives_its_client(tmp_path: Path, federate: Callable, when:
     try:
         pid = int(client.stdout.readline())
         if how == "killed":
-            assert "keyholder.sealing_helper" in Path(f"/proc/{pid}/cmdline").read_text()
+            assert when == "starting" or "keyholder.sealing_helper" in Path(
+                f"/proc/{pid}/cmdline").read_text()
             client.kill()
         client.wait(30)
         assert _gone(pid)
     finally:
         client.kill()
+        client.wait()
         client.stdout.close()
         with suppress(ProcessLookupError):
             os.killpg(client.pid, signal.SIGKILL)
