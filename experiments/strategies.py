@@ -50,8 +50,11 @@ HEADS = (
 )
 ROWS: Mapping[str, tuple[Row, ...]] = {
     "retail_repeat": SERVERS + HEADS,
-    "utility_load": (*SERVERS, Row("fedprox", ("strategy=fedprox",)), *HEADS)}
-"""Of the tasks for which the study has chosen rates; for fedprox on one of them."""
+    "utility_load": (*SERVERS, Row("fedprox", ("strategy=fedprox",)), *HEADS),
+    "retail_cross": (Row("own intercepts (`model.head=bias`)", ("model.head=bias",), {
+        "retail_cross": ("strategy.head_learning_rate=2",)}),)}
+"""Of the tasks for which the study has chosen rates: fedprox on one of them, and on the largest the
+intercepts alone."""
 PROTECTIONS = (("no differential privacy", "privacy=none"), ("ε = 3", "privacy.epsilon=3"))
 
 
