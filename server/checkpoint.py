@@ -108,7 +108,11 @@ class Checkpoints:
         found = []
         for folder in sorted(self.place.parent.glob("*/")):
             if folder != self.place and (text := _config_in(folder)) is not None:
-                there = flat_params(from_json(text))
+                try:
+                    there = flat_params(from_json(text))
+                except InvalidConfig:  # must not keep this run from beginning
+                    found.append(f"{folder} (of another version)")
+                    continue
                 keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
                 found.append(f"{folder} (differs in {', '.join(keys) or 'tracking or paths'})")
         return found

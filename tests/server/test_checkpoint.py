@@ -98,6 +98,14 @@ def test_another_configuration_has_its_own_and_is_named(kept: Checkpoints, tmp_p
     assert kept.others() == []
 
 
+def test_a_run_of_another_version_does_not_keep_others_from_beginning(tmp_path: Path) -> None:
+    old = Checkpoints(tmp_path, Config())
+    old._config = old._config.replace('"seed"', '"sprout"')
+    old.save(_saved(1))
+    (named,) = Checkpoints(tmp_path, replace(Config(), seed=1)).others()
+    assert "another version" in named
+
+
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     with checkpoints(tmp_path, Config()):
         with pytest.raises(InvalidConfig, match="another process"), checkpoints(tmp_path, Config()):
