@@ -56,6 +56,7 @@ def _load(task: str, path: str, modified_ns: int) -> PartnerData:
     settings, seed, history = json.loads(task)
     config = TaskConfig(**settings)
     data = TASKS[config.name](config, seed, history).load(Path(path))
+    data = replace(data, train=data.train.fewest_first())
     for part in (data.train, data.validation, data.test, data.heldout):
         for array in (*part.arrays, part.goals):
             if array is not None:

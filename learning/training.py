@@ -20,10 +20,10 @@ from learning.losses import Loss
 from learning.models import PerOutput
 from learning.task import Customers
 
-CHUNK = 256
-"""Customers worked on at once: bounds memory, changes no result."""
-_CHUNK_VALUES = 2**23
+_GRADIENT_VALUES = 2**23
 """Numbers of all the gradients worked on at once: at most 32 MB, which caches still help."""
+_FEATURE_VALUES = 2**20
+"""Features worked on at once, padding among them. Both bound memory and change no result."""
 _State = dict[str, torch.Tensor]
 _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -35,17 +35,19 @@ def scores(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
 
 def customer_losses(model: nn.Module, customers: Customers, loss: Loss) -> NDArray[np.float32]:
     """(n,) mean loss of each customer; NaN without examples."""
-    outputs = torch.from_numpy(_outputs(model, customers))
-    mask = _tensor(customers.mask).float()
-    losses = loss(outputs, _tensor(customers.goals)) * mask
-    return (losses.sum(1) / mask.sum(1)).numpy()
+    losses = [np.zeros(0, np.float32)]
+    with torch.no_grad():
+        for features, goals, mask in _chunks(customers, len(customers)):
+            own = loss(model(features), goals) * mask
+            losses.append((own.sum(1) / mask.sum(1)).numpy())
+    return np.concatenate(losses)
 
 
 def customer_gradients(
     model: nn.Module, customers: Customers, loss: Loss, chunk: int | None = None
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield (c, d): each customer's gradient of its mean loss, ``chunk`` customers at a time
-    (None: CHUNK, or as many as fit ``_CHUNK_VALUES``)."""
+    """Yield (c, d): each customer's gradient of its mean loss, at most ``chunk`` customers at a
+    time (None: as many as memory likes)."""
     chunk = chunk or _fitting(model)
     if isinstance(model, PerOutput) and len(model.layers) == 1:
         yield from _linear_gradients(model, customers, loss, chunk)
@@ -112,16 +114,17 @@ def train_locally(
 
 def _fitting(model: nn.Module) -> int:
     size = sum(parameter.numel() for parameter in model.parameters())
-    return min(CHUNK, max(1, _CHUNK_VALUES // size))
+    return max(1, _GRADIENT_VALUES // size)
 
 
 def _outputs(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
     """(n, e, o)."""
     if not len(customers):
         return np.zeros(customers.targets.shape, np.float32)
+    step = max(1, _FEATURE_VALUES // max(1, customers.features[0].size))
+    features = _tensor(customers.features)
     with torch.no_grad():
-        return np.concatenate([model(features).numpy()
-                               for features, _, _ in _chunks(customers, 4 * CHUNK)])
+        return torch.cat([model(part) for part in features.split(step)]).numpy()
 
 
 def _linear_gradients(
@@ -158,10 +161,21 @@ def _flat(state: _State) -> NDArray[np.float32]:
 
 
 def _chunks(customers: Customers, chunk: int) -> Iterator[_Batch]:
-    for start in range(0, len(customers), chunk):
-        rows = slice(start, start + chunk)
-        yield (_tensor(customers.features[rows]), _tensor(customers.goals[rows]),
-               _tensor(customers.mask[rows]).float())
+    """Views of at most ``chunk`` customers, without the places at the end that all of them have
+    padded: few are left where customers with about as many examples follow each other
+    (Customers.fewest_first)."""
+    places = customers.mask.shape[1]
+    used = np.where(customers.mask, np.arange(1, places + 1), 1).max(1, initial=1)
+    most = max(1, _FEATURE_VALUES // max(1, customers.features.shape[-1]))  # examples
+    start = 0
+    while start < len(customers):
+        count = min(chunk, len(customers) - start)
+        while count > 1 and count * used[start:start + count].max() > most:
+            count //= 2
+        rows, width = slice(start, start + count), slice(0, used[start:start + count].max())
+        yield (_tensor(customers.features[rows, width]), _tensor(customers.goals[rows, width]),
+               _tensor(customers.mask[rows, width]).float())
+        start += count
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:

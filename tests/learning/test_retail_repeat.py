@@ -173,6 +173,7 @@ def test_bundled_data_is_six_partners_and_described_without_data(tmp_path: Path)
     assert set(about) == {"name", "source", "digest", "partners", "features"}
     data = load_partner(config, files["area_1"])
     assert 400 < len(data.train) < 800 and len(data.heldout) > 50
+    assert (np.diff(data.train.mask.sum(1)) >= 0).all(), "needless padding (fewest_first)"
     width = len(HISTORY_FEATURES) + len(config.task.categories)
     assert data.train.features.shape[2] == width == len(task.feature_names)
     spread = data.train.features[data.train.mask][:, :len(HISTORY_FEATURES)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from opacus.validators import ModuleValidator
 
 from conf.schema import ModelConfig
+from learning import training
 from learning.losses import CrossEntropy, Huber, Loss
 from learning.models import build_model, get_flat, set_flat
 from learning.task import Customers, InputShape
@@ -101,6 +103,28 @@ def test_gradients_match_a_window_by_window_loop(case: Case, chunk: int) -> None
     loop = np.stack([gradient_by_loop(case, copy.deepcopy(model), data, row) for row in range(9)])
     np.testing.assert_allclose(fast, loop, atol=1e-6)
     assert not fast[-1].any()
+
+
+def padded(case: Case, most: int = 100, n: int = 40) -> Customers:
+    """One customer in the middle with ``most`` examples, the others with three."""
+    data = customers(case, n, most)
+    data.mask[:] = np.arange(most) < np.where(np.arange(n) == n // 2, most, 3)[:, None]
+    return data
+
+
+@every_case
+def test_one_busy_customer_does_not_make_work_for_all(case: Case, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    data, model = padded(case), model_at(case)
+    monkeypatch.setattr(training, "_FEATURE_VALUES", 150 * case.shape.size)
+    worked = [mask.shape for *_, mask in training._chunks(data.fewest_first(), 1000)]
+    assert sum(map(math.prod, worked)) < 1.2 * data.mask.sum() < 0.1 * data.mask.size
+    assert max(map(math.prod, worked)) <= 150 and sum(count for count, _ in worked) == 40
+    rows = np.concatenate(list(customer_gradients(model, data, case.loss)))
+    order = np.argsort(data.mask.sum(1), kind="stable")
+    ordered = np.concatenate(list(customer_gradients(model, data.fewest_first(), case.loss)))
+    np.testing.assert_allclose(ordered, rows[order], atol=1e-6)
+    np.testing.assert_allclose(customer_losses(model, data.fewest_first(), case.loss),
+                               customer_losses(model, data, case.loss)[order], rtol=1e-6)
 
 
 @every_case
