@@ -6,10 +6,14 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 from conf.schema import Config, InvalidConfig
 from learning.results import Comparison, Estimate
+
+FARTHEST = 4
+"""Steps of :func:`climb` from its start."""
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -32,6 +36,26 @@ def numbers(text: str) -> tuple[float, ...]:
     if not all(number > 0 for number in found):
         raise argparse.ArgumentTypeError(f"{text!r} holds a number that is not above 0")
     return found
+
+
+def climb(start: float, factor: float, merit: Callable[[float], float],
+          farthest: int = FARTHEST) -> float:
+    """The best of ``start * factor**k`` as far as a walk from ``start`` finds it: to where a step
+    either way is worse, or ``farthest`` steps up or down. NaN counts as the worst; each value (two
+    digits) is tried once."""
+    def value(steps: int) -> float:
+        return float(f"{start * factor**steps:.2g}")
+
+    @cache
+    def height(steps: int) -> float:
+        found = merit(value(steps))
+        return -math.inf if math.isnan(found) else found
+
+    best = 0
+    for way in (1, -1):
+        while abs(best + way) <= farthest and height(best + way) > height(best):
+            best += way
+    return value(best)
 
 
 def averaged(estimates: Sequence[Estimate]) -> Estimate:

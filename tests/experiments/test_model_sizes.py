@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from experiments.in_the_open import Case, composed
-from experiments.model_sizes import MODELS, TASKS, Results, cells, main, spread
+from experiments.model_cells import Cell, Results, best_rate
+from experiments.model_sizes import TASKS, main, spread
 from learning.registry import make_task, prepare
 from tests.learning.conftest import purchases
 
@@ -20,12 +22,36 @@ def test_sequence_models_see_the_whole_history(task: str) -> None:
     assert config.model.kernel**(config.model.levels - 1) < shape.steps, "needlessly deep"
 
 
-def test_every_cell_is_a_run_of_its_own() -> None:
-    keys = [cell.key for cell in cells("retail_repeat", list(MODELS), (0, 1), ())]
-    assert len(keys) == len(set(keys)) == len(MODELS) * 4 * 2
-    (one,), (other,) = ([cell.key for cell in cells("retail_repeat", ["linear"], (0,), more)][:1]
-                        for more in ((), ("strategy.rounds=5",)))
-    assert one != other
+def cell(*overrides: str) -> Cell:
+    return Cell("retail_repeat", "linear", "ε=3", composed("task=retail_repeat", *overrides))
+
+
+def test_what_changes_a_run_changes_its_key() -> None:
+    keys = [one.key(part) for part in ("validation", "test") for one in (
+        cell(), cell("seed=1"), cell("strategy.rounds=5"), cell("model=mlp"),
+        cell("privacy.epsilon=1"), cell().at_rate(0.7))]
+    assert len(set(keys)) == len(keys)
+    assert cell("tracking.run_name=other").key("test") == cell().key("test")
+
+
+@pytest.mark.parametrize("optimum", [0.001, 0.04, 0.3, 0.5, 2.0, 30.0, 1e6])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_chosen_rate_is_the_best_of_its_neighbours(optimum: float, sign: int) -> None:
+    def merit(rate: float) -> float:
+        return -abs(math.log(rate / optimum))
+
+    tried = []
+
+    def value_of(one: Cell) -> float:
+        tried.append(one.rate)
+        return math.nan if one.rate > 50 else sign * merit(one.rate)
+
+    start = cell("strategy.learning_rate=0.3")
+    chosen = best_rate(start, value_of, sign > 0)
+    steps = [float(f"{0.3 * 3.0**step:.2g}") for step in range(-4, 5)]
+    assert chosen == max((rate for rate in steps if rate < 50), key=merit)
+    assert len(tried) == len(set(tried)), "a run was made twice"
+    assert best_rate(start, lambda one: None, True) is None
 
 
 def test_results_outlive_an_interruption(tmp_path: Path) -> None:

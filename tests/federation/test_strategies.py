@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from conf.schema import Config
 from experiments import in_the_open, strategies, strategy_study
 from experiments.in_the_open import composed
+from experiments.series import FARTHEST
 
 CASES = [(task, row) for task, rows in strategies.ROWS.items()
          for row in (strategies.DEFAULT, *rows)]
@@ -27,22 +29,22 @@ def test_every_row_is_a_run_that_simulate_would_accept(task: str, row: strategie
 @pytest.mark.parametrize("task", strategies.ROWS)
 def test_the_study_covers_what_is_set(task: str) -> None:
     """A file in conf/tuned holds a setting that the study tries, and so does a row."""
-    tried = {tuple(_rates(composed(f"task={task}", *setting.overrides)).items())
-             for setting in strategy_study.grid(task)}
+    tried = {_rates(composed(f"task={task}", *search.at(search.start * search.factor**steps)))
+             for search in strategy_study.searches(task)
+             for steps in range(-FARTHEST, FARTHEST + 1)}
+    tried |= {_rates(composed(f"task={task}", *words)) for words in ((), ("model=mlp",))}
     for row in (strategies.DEFAULT, *strategies.ROWS[task]):
-        assert tuple(_rates(composed(f"task={task}", *row.of(task))).items()) in tried, row.label
+        assert _rates(composed(f"task={task}", *row.of(task))) in tried, row.label
 
 
-def _rates(config) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _rates(config: Config) -> tuple[object, ...]:
     """What the study chooses; a head's rate only where there is a head."""
-    strategy, privacy = config.strategy, config.privacy
-    head = config.model.head
-    return {"strategy": strategy.name, "model": config.model.name, "head": head,
-            "rate": round(strategy.learning_rate, 9), "momentum": strategy.momentum,
-            "mu": strategy.proximal, "tau": strategy.adaptivity,
-            "head_rate": None if head == "shared" else strategy.head_learning_rate,
-            "privacy": (privacy.contribution, privacy.clip_norm, privacy.local_steps,
-                        privacy.local_learning_rate)}
+    strategy, privacy, head = config.strategy, config.privacy, config.model.head
+    head_rate = None if head == "shared" else strategy.head_learning_rate
+    numbers = (strategy.learning_rate, strategy.proximal, strategy.adaptivity, head_rate)
+    return (strategy.name, config.model.name, head, strategy.momentum, privacy.contribution,
+            privacy.clip_norm, privacy.local_steps, privacy.local_learning_rate,
+            *(None if number is None else f"{number:.2g}" for number in numbers))
 
 
 def test_the_table_pairs_each_row_with_the_default(configure, monkeypatch) -> None:  # type: ignore[no-untyped-def]
