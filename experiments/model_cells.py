@@ -14,7 +14,7 @@ import numpy as np
 from conf.compose import to_json
 from conf.schema import Config
 from experiments.in_the_open import Case, Part, composed, with_epsilon
-from experiments.series import climb
+from experiments.series import climb, rung
 from learning.registry import make_task, prepare
 
 EPSILONS: Mapping[str, float] = {"ε=1": 1.0, "ε=3": 3.0, "ε=8": 8.0, "no noise": math.inf}
@@ -46,8 +46,11 @@ class Cell:
         return f"naive {to_json(bare)}"
 
     def key(self, part: Part) -> str:
-        """Everything that the run's metric of ``part`` depends on but the noise."""
-        return f"{part} {to_json(replace(self.config, tracking=Config().tracking))}"
+        """Everything that the run's metric of ``part`` depends on but the noise. There are no
+        heads here."""
+        strategy = replace(self.config.strategy, head_learning_rate=1.0)
+        config = replace(self.config, strategy=strategy, tracking=Config().tracking)
+        return f"{part} {to_json(config)}"
 
     def at_rate(self, rate: float) -> Cell:
         return replace(self, config=replace(self.config, strategy=replace(
@@ -115,7 +118,8 @@ class Row:
 
     model: str
     config: Config
-    rates: tuple[float | None, float | None]
+    rates: Mapping[str, float | None]
+    """For each ε; None while it is not chosen."""
     tests: Mapping[str, Sequence[float | None]]
     """For each ε, the test metric of each seed; None where a run is missing."""
     naive: Sequence[float | None]
@@ -123,39 +127,46 @@ class Row:
 
 def rows(task: str, models: Mapping[str, Sequence[str]], seeds: Sequence[int],
          overrides: Sequence[str], runs: Runs) -> Iterator[Row]:
-    """The rates are chosen on validation customers of the first seed, once at ε=3 for all noise
-    and once without. Raises InvalidConfig."""
+    """The rates are chosen on validation customers of the first seed, by steps of RATE_STEP from
+    the task's own: without noise first, then down from there the more noise there is, for noise
+    never asks for longer steps. Raises InvalidConfig."""
     for model, words in models.items():
         config = composed(f"task={task}", *words, *overrides)
+        own = composed(f"task={task}", *overrides).strategy.learning_rate
         better = higher_is_better(config)
 
         def cell(epsilon: str, seed: int, model: str = model, config: Config = config) -> Cell:
             return Cell(task, model, epsilon,
                         replace(with_epsilon(config, EPSILONS[epsilon]), seed=seed))
 
-        noisy, still = (best_rate(cell(at, seeds[0]), runs.validation, better)
-                        for at in ("ε=3", "no noise"))
-        rates = {epsilon: still if epsilon == "no noise" else noisy for epsilon in EPSILONS}
+        steps: int | None = 0
+        rates: dict[str, float | None] = dict.fromkeys(EPSILONS)
+        for epsilon in sorted(EPSILONS, key=lambda name: -EPSILONS[name]):
+            ways = (1, -1) if math.isinf(EPSILONS[epsilon]) else (-1,)
+            steps = best_rate(cell(epsilon, seeds[0]), own, runs.validation, better, steps, ways)
+            if steps is None:
+                break
+            rates[epsilon] = rung(own, RATE_STEP, steps)
         tests: dict[str, list[float | None]] = {epsilon: [] for epsilon in EPSILONS}
         naive = []
         for seed in seeds:
             naive.append(runs.naive(cell("no noise", seed)))
             for epsilon, rate in rates.items():
                 tests[epsilon].append(rate and runs.test(cell(epsilon, seed).at_rate(rate)))
-        yield Row(model, config, (noisy, still), tests, naive)
+        yield Row(model, config, rates, tests, naive)
 
 
-def best_rate(cell: Cell, value_of: Callable[[Cell], float | None],
-              higher_is_better: bool) -> float | None:
-    """From the cell's own rate (experiments.series.climb). None where a value is."""
-    def merit(rate: float) -> float:
-        value = value_of(cell.at_rate(rate))
+def best_rate(cell: Cell, own: float, value_of: Callable[[Cell], float | None],
+              higher_is_better: bool, begin: int = 0, ways: Sequence[int] = (1, -1)) -> int | None:
+    """Steps from ``own`` (experiments.series.climb). None where a value is."""
+    def merit(steps: int) -> float:
+        value = value_of(cell.at_rate(rung(own, RATE_STEP, steps)))
         if value is None:
             raise _Missing
         return value if higher_is_better else -value
 
     try:
-        return climb(cell.rate, RATE_STEP, merit)
+        return climb(merit, begin, ways)
     except _Missing:
         return None
 

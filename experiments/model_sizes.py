@@ -28,9 +28,9 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "tcn": ("model=tcn",), "dpgru": ("model=dpgru",)}
 ABOUT = """Train federations with small and large models under noise shares, in one process and
 without ciphers (experiments.in_the_open), and print the exact test metric over all partners'
-customers, a table per task. Each model learns at a rate chosen on validation customers of the
-first seed, once at ε = 3 and once without noise. A run that FILE of --keep holds already is not
-made again: interrupt and call again as you like."""
+customers, a table per task. At each ε each model learns at a rate of its own, chosen on validation
+customers of the first seed. A run that FILE of --keep holds already is not made again: interrupt
+and call again as you like."""
 
 
 def main(argv: list[str]) -> int:
@@ -85,12 +85,12 @@ def table(rows: Sequence[Row]) -> str:
     case = Case.of(rows[0].config)
     metric = case.task.metric
     better = "higher" if metric.higher_is_better else "lower"
-    lines = [f"| test {metric.name}, {better} is better | parameters | bytes up a round | rate; "
-             "without noise | " + " | ".join(EPSILONS) + " |",
+    lines = [f"| test {metric.name}, {better} is better | parameters | bytes up a round | "
+             "learning rates | " + " | ".join(EPSILONS) + " |",
              "|---|--:|--:|--:|" + "--:|" * len(EPSILONS)]
     for row in rows:
         size, sent = upload(case.under(row.config).config)
-        rates = "; ".join("–" if rate is None else f"{rate:g}" for rate in row.rates)
+        rates = ", ".join("–" if rate is None else f"{rate:g}" for rate in row.rates.values())
         lines.append(f"| {row.model} | {size:,} | {sent:,} | {rates} | "
                      + " | ".join(spread(values) for values in row.tests.values()) + " |")
     naive = spread(rows[0].naive)

@@ -13,7 +13,7 @@ from conf.schema import Config, InvalidConfig
 from learning.results import Comparison, Estimate
 
 FARTHEST = 4
-"""Steps of :func:`climb` from its start."""
+"""Rungs of :func:`climb` up and down."""
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -38,24 +38,24 @@ def numbers(text: str) -> tuple[float, ...]:
     return found
 
 
-def climb(start: float, factor: float, merit: Callable[[float], float],
-          farthest: int = FARTHEST) -> float:
-    """The best of ``start * factor**k`` as far as a walk from ``start`` finds it: to where a step
-    either way is worse, or ``farthest`` steps up or down. NaN counts as the worst; each value (two
-    digits) is tried once."""
-    def value(steps: int) -> float:
-        return float(f"{start * factor**steps:.2g}")
+def rung(start: float, factor: float, steps: int) -> float:
+    """``start * factor**steps``, two digits of it."""
+    return float(f"{start * factor**steps:.2g}")
 
+
+def climb(merit: Callable[[int], float], begin: int = 0, ways: Sequence[int] = (1, -1)) -> int:
+    """The best of the rungs -FARTHEST to FARTHEST of a ladder as far as a walk from ``begin``
+    finds it: to where a step either way is worse. NaN counts as the worst; each is tried once."""
     @cache
     def height(steps: int) -> float:
-        found = merit(value(steps))
+        found = merit(steps)
         return -math.inf if math.isnan(found) else found
 
-    best = 0
-    for way in (1, -1):
-        while abs(best + way) <= farthest and height(best + way) > height(best):
+    best = begin
+    for way in ways:
+        while abs(best + way) <= FARTHEST and height(best + way) > height(best):
             best += way
-    return value(best)
+    return best
 
 
 def averaged(estimates: Sequence[Estimate]) -> Estimate:

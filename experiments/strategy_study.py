@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from experiments.in_the_open import Case, composed
-from experiments.series import climb, print_tables
+from experiments.series import climb, print_tables, rung
 
 TASKS = ("retail_repeat", "retail_demand", "utility_load", "retail_cross")
 LOCAL, STEPS = 0.5, 5
@@ -36,8 +36,11 @@ class Search:
     start: float
     factor: float = 3.0
 
-    def at(self, value: float) -> tuple[str, ...]:
-        return (*self.overrides, f"{self.key}={value:g}")
+    def value(self, steps: int) -> float:
+        return rung(self.start, self.factor, steps)
+
+    def at(self, steps: int) -> tuple[str, ...]:
+        return (*self.overrides, f"{self.key}={self.value(steps):g}")
 
 
 def searches(task: str) -> Iterator[Search]:
@@ -68,15 +71,15 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
     sign = 1 if cases[0].task.metric.higher_is_better else -1
     yield f"| as it is | {_value(cases, ()):.4f} | |"
     for search in searches(task):
-        tried: dict[float, float] = {}
+        tried: dict[int, float] = {}
 
-        def merit(value: float, search: Search = search,
-                  tried: dict[float, float] = tried) -> float:
-            tried[value] = _value(cases, search.at(value))
-            return sign * tried[value]
+        def merit(steps: int, search: Search = search, tried: dict[int, float] = tried) -> float:
+            tried[steps] = _value(cases, search.at(steps))
+            return sign * tried[steps]
 
-        chosen = climb(search.start, search.factor, merit)
-        shown = ", ".join(f"{value:g}: {tried[value]:.4f}" for value in sorted(tried))
+        chosen = search.value(climb(merit))
+        shown = ", ".join(f"{search.value(steps):g}: {tried[steps]:.4f}"
+                          for steps in sorted(tried))
         yield f"| {search.label}: `{search.key}` | {shown} | {chosen:g} |"
 
 

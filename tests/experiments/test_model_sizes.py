@@ -46,12 +46,14 @@ def test_the_chosen_rate_is_the_best_of_its_neighbours(optimum: float, sign: int
         tried.append(one.rate)
         return math.nan if one.rate > 50 else sign * merit(one.rate)
 
-    start = cell("strategy.learning_rate=0.3")
-    chosen = best_rate(start, value_of, sign > 0)
-    steps = [float(f"{0.3 * 3.0**step:.2g}") for step in range(-4, 5)]
-    assert chosen == max((rate for rate in steps if rate < 50), key=merit)
+    found = best_rate(cell(), 0.3, value_of, sign > 0)
+    rates = [float(f"{0.3 * 3.0**step:.2g}") for step in range(-4, 5)]
+    best = max((rate for rate in rates if rate < 50), key=merit)
+    assert found is not None and rates[found + 4] == best
     assert len(tried) == len(set(tried)), "a run was made twice"
-    assert best_rate(start, lambda one: None, True) is None
+    assert best_rate(cell(), 0.3, lambda one: None, True) is None
+    down = best_rate(cell(), 0.3, value_of, sign > 0, begin=1, ways=(-1,))
+    assert down == min(found, 1)
 
 
 def test_results_outlive_an_interruption(tmp_path: Path) -> None:
