@@ -141,7 +141,7 @@ def main(argv: list[str]) -> int:
     from experiments.launch import compose_and_run
     from experiments.sweep import Sweep
 
-    sweep = Sweep(argv)
+    sweep = Sweep(argv, simulate)
     return compose_and_run("veilsum simulate", argv, sweep.run, around=sweep)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -41,6 +41,7 @@ class Sweep:
     """
 
     argv: Sequence[str]
+    simulate: Callable[[Config], RunResult]
     points: list[Point] = field(default_factory=list)
     _parent: RunTracker | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -50,11 +51,10 @@ class Sweep:
         from rich.console import Console
 
         from experiments.report import result_table
-        from experiments.simulate import simulate
 
         keys = swept_keys(self.argv)
         if not keys:
-            Console().print(result_table(simulate(config)))
+            Console().print(result_table(self.simulate(config)))
             return
         if self._parent is None:
             self._parent = self._stack.enter_context(_begin(config, keys))
@@ -63,7 +63,7 @@ class Sweep:
         tracking = replace(config.tracking, parent=self._parent.run_id)
         if tracking.run_name is not None:
             tracking = replace(tracking, run_name=f"{tracking.run_name}-{_label(settings, '-')}")
-        result = simulate(replace(config, tracking=tracking))
+        result = self.simulate(replace(config, tracking=tracking))
         self.points.append(Point(settings, result))
         Console().print(result_table(result))
 
