@@ -12,9 +12,9 @@ from conf.schema import ModelConfig
 from encryption.types import Refused
 from keyholder.keys import SharedKey
 from keyholder.vault import Kind, Vault, read_header
+from learning.customers import InputShape
 from learning.heads import HeadMask
 from learning.models import build_model, get_flat, set_flat
-from learning.task import InputShape
 
 
 class UnusableModel(Refused):

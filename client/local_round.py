@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from conf.schema import Config
+from learning.customers import Customers, PartnerData
 from learning.losses import Loss
 from learning.metrics import Metric
 from learning.models import set_flat
 from learning.registry import make_model, make_task
-from learning.task import Customers, PartnerData
 from learning.training import customer_deltas, customer_gradients, customer_losses, scores
 from privacy.clipping import clip_and_sum
 from strategies.agreement import Agreement

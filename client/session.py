@@ -27,8 +27,8 @@ from keyholder.guard import OpeningGuard
 from keyholder.keys import SharedKey
 from keyholder.opening import SumOpener
 from keyholder.sealer import Sealer
+from learning.customers import PartnerData
 from learning.registry import head_mask, load_partner
-from learning.task import PartnerData
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
 from strategies.agreement import Agreement

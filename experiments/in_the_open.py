@@ -24,10 +24,11 @@ from client.local_round import update_sum
 from conf.compose import CONFIG_DIR, from_hydra
 from conf.schema import Config, InvalidConfig
 from experiments.simulate import prepared
+from learning.customers import Customers, PartnerData
 from learning.evaluation import exact
 from learning.models import set_flat
 from learning.registry import head_mask, load_partner, make_model, make_task, shared_start
-from learning.task import Customers, PartnerData, Task
+from learning.task import Task
 from learning.training import scores
 from strategies.agreement import Agreement
 from strategies.optimiser import ServerState, step

@@ -16,9 +16,9 @@ import numpy as np
 
 from experiments.in_the_open import Case, composed
 from experiments.series import markdown_head, markdown_row, print_tables
+from learning.customers import concatenate
 from learning.losses import Huber, Loss
 from learning.models import build_model
-from learning.task import concatenate
 from learning.training import train_locally
 
 NEWCOMER = ("task.newcomer_partner=CA", "task.newcomer_customers=3")

@@ -21,9 +21,9 @@ import numpy as np
 from conf.schema import Config
 from experiments.in_the_open import Case, composed
 from experiments.series import markdown_head, markdown_row, numbers, whole_numbers
+from learning.customers import concatenate
 from learning.models import get_flat
 from learning.registry import make_model
-from learning.task import concatenate
 from learning.training import train_locally
 
 DECAYS = (0.03, 0.1, 0.3, 1.0, 3.0)

@@ -18,8 +18,8 @@ from conf.schema import Config, ModelConfig, TaskConfig
 from experiments.in_the_open import Case, composed
 from experiments.series import markdown_head, markdown_row, print_tables
 from learning.complete_journey import LAST_DAY
+from learning.customers import concatenate
 from learning.evaluation import fit_baselines
-from learning.task import concatenate
 
 
 def question_table(seeds: Sequence[int]) -> Iterator[str]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learning.customers import Customers
 from learning.metrics import draw_customers
-
-if TYPE_CHECKING:
-    from learning.task import Customers
 
 BINS = 12
 HISTOGRAM_SIZE = 2 * BINS

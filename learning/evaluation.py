@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import ModelConfig
+from learning.customers import Customers, PartnerData, concatenate
 from learning.metrics import Metric, interval
 from learning.models import build_model
 from learning.results import Comparison, Estimate
-from learning.task import Customers, PartnerData, Task, concatenate
+from learning.task import Task
 from learning.training import scores, train_locally
 
 WEIGHT_DECAY = {"linear": 1.0, "mlp": 1.0, "tcn": 1.0, "dpgru": 1.0}

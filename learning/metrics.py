@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learning.customers import Customers
 from learning.results import Estimate
-
-if TYPE_CHECKING:
-    from learning.task import Customers
 
 Vector = NDArray[np.floating]
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import InvalidConfig, ModelConfig
+from learning.customers import InputShape
 from learning.sequence_models import GRU, TCN, start_values
-from learning.task import InputShape
 
 
 class PerOutput(nn.Module):

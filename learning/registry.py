@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Config, TaskConfig
+from learning.customers import PartnerData
 from learning.heads import HeadMask
 from learning.models import build_model, get_flat, set_flat
 from learning.retail_cross import RetailCross
 from learning.retail_demand import RetailDemand
 from learning.retail_repeat import RetailRepeat
-from learning.task import PartnerData, Task
+from learning.task import Task
 from learning.utility_load import UtilityLoad
 
 TASKS: Mapping[str, type[Task]] = {

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from conf.schema import InvalidConfig, TaskConfig
 from learning import complete_journey, tables
+from learning.customers import InputShape
 from learning.holdout import first_by_hash, held_out
 from learning.partner_file import cached
 from learning.table_checks import checked_events
 from learning.tables import iso_day
-from learning.task import InputShape
 from learning.weekly_history import CHANNELS, weeks_of
 
 _EPOCH = date(1970, 1, 1)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from conf.schema import TaskConfig
 from learning import complete_journey, partner_calendars, retail
 from learning.auc import Auc
+from learning.customers import Customers, PartnerData
 from learning.features import BOUND
 from learning.losses import CrossEntropy
 from learning.partner_calendars import interval
@@ -31,7 +32,6 @@ from learning.retail_cross_features import FEATURES, daily, examples_at, history
 from learning.site_table import scan_partner
 from learning.sources import online_retail, ta_feng
 from learning.sources.wheels import fetch
-from learning.task import Customers, PartnerData
 
 MAX_EXAMPLES = 128
 """Most examples of one customer; a hash of snapshot and category decides which stay."""

@@ -11,8 +11,8 @@ accounting of the other tasks holds unchanged. The metric is the WAPE of the tot
 a comparison customer by customer while leaving every shelf empty.
 
 The naive rule is the mean of the last eight weeks; models learn what it leaves open
-(learning.task.Customers), by squared errors, because sums call for means. (No error of a target
-and a mean is larger than the loss's bend.)
+(learning.customers.Customers), by squared errors, because sums call for means. (No error of a
+target and a mean is larger than the loss's bend.)
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from conf.schema import InvalidConfig, TaskConfig
 from learning import retail, tables
+from learning.customers import Customers, InputShape, PartnerData
 from learning.features import Events
 from learning.losses import Huber
 from learning.partner_file import read_events
@@ -41,7 +42,6 @@ from learning.retail_demand_features import (
     week_at,
 )
 from learning.site_table import scan_partner
-from learning.task import Customers, InputShape, PartnerData
 from learning.totals import TotalsError
 
 WEEK_DAYS = 7

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from conf.schema import TaskConfig
 from learning import retail, tables
 from learning.auc import Auc
+from learning.customers import Customers, PartnerData
 from learning.features import BOUND, Events, Snapshot, feature_names, snapshot_at
 from learning.losses import CrossEntropy
 from learning.partner_file import read_events
 from learning.retail import day_number
 from learning.site_table import scan_partner
-from learning.task import Customers, PartnerData
 
 MAX_EXAMPLES = 128
 """Most examples of one customer; a fixed public order of the pairs decides which stay."""

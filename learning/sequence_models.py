@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from learning.task import InputShape
+from learning.customers import InputShape
 
 
 class TCN(nn.Module):

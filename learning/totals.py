@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from learning.metrics import Vector, draw_customers
 
 if TYPE_CHECKING:
-    from learning.task import Customers
+    from learning.customers import Customers
 
 
 @dataclass(frozen=True)

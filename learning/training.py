@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from learning.customers import Customers
 from learning.losses import Loss
 from learning.models import PerOutput
-from learning.task import Customers
 
 _GRADIENT_VALUES = 2**23
 """Numbers of all the gradients worked on at once: at most 32 MB, which caches still help."""

@@ -2,7 +2,7 @@
 
 Privacy unit: the customer (a home). Its examples are its days; an example's targets are the 24
 readings of the day in kWh. The naive rule is the mean of the last seven days at each hour, which
-beats yesterday and last week; models learn what it leaves open (learning.task.Customers).
+beats yesterday and last week; models learn what it leaves open (learning.customers.Customers).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from conf.schema import TaskConfig
 from learning import load_table, simulated_homes
+from learning.customers import Customers, InputShape, PartnerData, concatenate
 from learning.holdout import first_by_hash, held_out
 from learning.load_checks import checked_readings, scan_readings
 from learning.load_features import BOUND, HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
@@ -29,7 +30,6 @@ from learning.load_readings import homes
 from learning.losses import Huber
 from learning.metrics import MeanAbsoluteError
 from learning.partner_file import cached
-from learning.task import Customers, InputShape, PartnerData, concatenate
 
 MAX_DAYS = 128
 """Most examples of a home in one split, evenly spaced, so that every weekday is among them."""

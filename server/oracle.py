@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Config
+from learning.customers import PartnerData
 from learning.evaluation import evaluate, exact, fit_baselines
 from learning.models import set_flat
 from learning.registry import head_mask, load_partner, make_model, make_task
 from learning.results import Comparison
-from learning.task import PartnerData, Task
+from learning.task import Task
 from learning.training import customer_losses, scores
 from strategies.optimiser import ServerState
 

@@ -9,9 +9,9 @@ import pytest
 
 from conf.schema import ModelConfig, TaskConfig
 from learning.auc import auc
+from learning.customers import PartnerData
 from learning.evaluation import concatenate, evaluate, fit_baselines
 from learning.retail_repeat import RetailRepeat
-from learning.task import PartnerData
 from learning.training import scores
 
 Case = tuple[RetailRepeat, dict[str, PartnerData]]

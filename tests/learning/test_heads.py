@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from conf.schema import InvalidConfig, ModelConfig
+from learning.customers import InputShape
 from learning.heads import HeadMask
 from learning.models import build_model, get_flat
-from learning.task import InputShape
 
 SHAPE = InputShape(outputs=2, per_output=3, steps=4, channels=2)
 

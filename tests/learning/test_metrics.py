@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from learning.customers import Customers
 from learning.metrics import MeanAbsoluteError, interval
-from learning.task import Customers
 from privacy.clipping import clip_rows
 
 METRIC = MeanAbsoluteError("kWh", 50.0)

@@ -10,11 +10,11 @@ import pytest
 
 from conf.schema import InvalidConfig, TaskConfig
 from experiments.in_the_open import composed
+from learning.customers import Customers
 from learning.features import BOUND, HISTORY_FEATURES, Events, snapshot_at
 from learning.holdout import first_by_hash, held_out
 from learning.registry import load_partner
 from learning.retail_repeat import MAX_EXAMPLES, RetailRepeat, day_number, pack
-from learning.task import Customers
 
 DAY = day_number("2024-06-01")
 CONFIG = TaskConfig(categories=["a", "b", "c"])

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from conf.schema import InvalidConfig, ModelConfig
+from learning.customers import InputShape
 from learning.models import build_model, get_flat
 from learning.sequence_models import GRU, TCN
-from learning.task import InputShape
 
 SHAPE = InputShape(outputs=24, per_output=5, steps=7, channels=24)
 

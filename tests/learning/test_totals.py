@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learning.task import Customers
+from learning.customers import Customers
 from learning.totals import TotalsError
 
 METRIC = TotalsError(periods=2, outputs=1, bound=1e6)

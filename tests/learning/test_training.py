@@ -15,9 +15,9 @@ from opacus.validators import ModuleValidator
 
 from conf.schema import ModelConfig
 from learning import training
+from learning.customers import Customers, InputShape
 from learning.losses import CrossEntropy, Huber, Loss
 from learning.models import build_model, get_flat, set_flat
-from learning.task import Customers, InputShape
 from learning.training import (
     customer_deltas,
     customer_gradients,

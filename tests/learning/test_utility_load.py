@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from conf.schema import Config, InvalidConfig, TaskConfig
+from learning.customers import Customers, PartnerData
 from learning.evaluation import exact
 from learning.load_features import HOURS
 from learning.load_readings import READINGS
 from learning.registry import load_partner, make_model
-from learning.task import Customers, PartnerData
 from learning.training import customer_gradients, scores
 from learning.utility_load import MAX_DAYS, UtilityLoad
 from tests.learning.load_data import readings

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 import privacy.local_dp as local_dp
 from conf.schema import ModelConfig
+from learning.customers import Customers, InputShape
 from learning.losses import Huber
 from learning.models import build_model
-from learning.task import Customers, InputShape
 from learning.training import customer_gradients
 from privacy.clipping import clip_and_sum
 from privacy.local_dp import customer_losses, dp_sgd

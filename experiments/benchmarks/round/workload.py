@@ -21,10 +21,10 @@ from conf.schema import (
     StrategyConfig,
     TaskConfig,
 )
+from learning.customers import Customers, InputShape, PartnerData
 from learning.losses import CrossEntropy, Loss
 from learning.metrics import Metric
 from learning.retail_repeat import RetailRepeat
-from learning.task import Customers, InputShape, PartnerData
 
 CLIENTS = 8
 CUSTOMERS, EXAMPLES = 330, 16
