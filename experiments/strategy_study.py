@@ -74,7 +74,7 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
         tried: dict[int, float] = {}
 
         def merit(steps: int, search: Search = search, tried: dict[int, float] = tried) -> float:
-            tried[steps] = _value(cases, search.at(steps))
+            tried[steps] = round(_value(cases, search.at(steps)), 4)  # ties end the search
             return sign * tried[steps]
 
         chosen = search.value(climb(merit))

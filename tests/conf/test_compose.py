@@ -40,14 +40,24 @@ def test_every_experiment_composes_and_changes_something(name: str) -> None:
     assert _compose(f"experiment={name}") != _compose()
 
 
-@pytest.mark.parametrize("name", _options("tuned/model"))
-def test_what_is_tuned_for_a_model_is_found_by_task_and_model(name: str) -> None:
-    task, model = name.split("-")
-    composed = asdict(_compose(f"task={task}", f"model={model}"))
-    tuned = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "tuned" / "model" / f"{name}.yaml"))
-    assert tuned
-    for group, values in tuned.items():
-        assert values and values.items() <= composed[group].items()
+@pytest.mark.parametrize("group", ["model", "strategy"])
+def test_what_is_tuned_for_a_task_is_found_by_task_and_name(group: str) -> None:
+    for name in _options(f"tuned/{group}"):
+        task, option = name.split("-")
+        composed = asdict(_compose(f"task={task}", f"{group}={option}"))
+        tuned = OmegaConf.to_container(
+            OmegaConf.load(CONFIG_DIR / "tuned" / group / f"{name}.yaml"))
+        assert tuned
+        for key, values in tuned.items():
+            assert values and values.items() <= composed[key].items(), name
+
+
+def test_no_strategy_takes_the_rates_of_another() -> None:
+    """conf/tuned/TASK.yaml has those of fedavg: another strategy says its own."""
+    rates = {"learning_rate", "head_learning_rate"}
+    for task, strategy in itertools.product(_options("task"), ("fedadam", "fedprox")):
+        path = CONFIG_DIR / "tuned" / "strategy" / f"{task}-{strategy}.yaml"
+        assert rates <= set(OmegaConf.load(path).strategy), path.name
 
 
 def test_pairs_of_privacy_and_encryption_compose() -> None:

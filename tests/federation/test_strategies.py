@@ -12,8 +12,8 @@ from experiments import in_the_open, strategies, strategy_study
 from experiments.in_the_open import composed
 from experiments.series import FARTHEST
 
-CASES = [(task, row) for task, rows in strategies.ROWS.items()
-         for row in (strategies.DEFAULT, *rows)]
+CASES = [(task, row) for task in strategies.TASKS
+         for row in (strategies.DEFAULT, *strategies.ROWS)]
 
 
 @pytest.mark.parametrize(("task", "row"), CASES, ids=lambda value: getattr(value, "label", value))
@@ -26,14 +26,14 @@ def test_every_row_is_a_run_that_simulate_would_accept(task: str, row: strategie
     assert (config == composed(f"task={task}")) == (row is strategies.DEFAULT)
 
 
-@pytest.mark.parametrize("task", strategies.ROWS)
+@pytest.mark.parametrize("task", strategies.TASKS)
 def test_the_study_covers_what_is_set(task: str) -> None:
     """A file in conf/tuned holds a setting that the study tries, and so does a row."""
     tried = {_rates(composed(f"task={task}", *search.at(steps)))
              for search in strategy_study.searches(task)
              for steps in range(-FARTHEST, FARTHEST + 1)}
     tried |= {_rates(composed(f"task={task}", *words)) for words in ((), ("model=mlp",))}
-    for row in (strategies.DEFAULT, *strategies.ROWS[task]):
+    for row in (strategies.DEFAULT, *strategies.ROWS):
         assert _rates(composed(f"task={task}", *row.of(task))) in tried, row.label
 
 
@@ -49,7 +49,7 @@ def _rates(config: Config) -> tuple[object, ...]:
 
 def test_the_table_pairs_each_row_with_the_default(configure, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     rows = (strategies.Row("again"), strategies.Row("own intercepts", ("model.head=bias",)))
-    monkeypatch.setattr(strategies, "ROWS", {"retail_repeat": rows})
+    monkeypatch.setattr(strategies, "ROWS", rows)
     monkeypatch.setattr(in_the_open, "composed", lambda task, *overrides: configure(
         privacy={"name": "none"}, model={"head": "bias" if "model.head=bias" in overrides
                                          else "shared"}))
