@@ -59,4 +59,5 @@ def noise_warning(config: Config, noise_to_signal: float) -> str:
             f"over the whole run the noise is {noise_to_signal:.0%} of all that they could "
             "contribute if every one of them pulled the same way. The model may be worse than "
             "without privacy, even worse than the naive rule. More customers, a larger "
-            "privacy.epsilon or a smaller model help; privacy=none shows what is lost.")
+            "privacy.epsilon, a smaller model or a smaller strategy.learning_rate help; "
+            "privacy=none shows what is lost.")
