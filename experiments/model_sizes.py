@@ -53,6 +53,8 @@ def main(argv: list[str]) -> int:
     chosen = [word for word in options.overrides if word.startswith("task=")]
     others = [word for word in options.overrides if word not in chosen]
     tasks = [word.removeprefix("task=") for word in chosen] or TASKS
+    from hydra.errors import HydraException
+
     from experiments.model_cells import Results, Runs, rows
 
     models = {model: MODELS[model] for model in options.models}
@@ -71,7 +73,7 @@ def main(argv: list[str]) -> int:
             held = Runs(Results(options.keep), held_only=True)
             draw({task: list(rows(task, MODELS, options.seeds, others, held)) for task in TASKS}
                  ).savefig(options.write.with_suffix(".png"))
-    except InvalidConfig as error:
+    except (InvalidConfig, HydraException) as error:
         print(f"model_sizes: {error}", file=sys.stderr)
         return 2
     return 0

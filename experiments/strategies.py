@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Row:
     """``overrides`` of the task's default; ``rates``: task -> further ones, chosen on validation,
-    where no file in conf/tuned holds them, because nobody would choose this row for its own
-    sake."""
+    where no file in conf/tuned holds them."""
 
     label: str
     overrides: tuple[str, ...] = ()
@@ -44,7 +43,9 @@ ROWS = (
         "retail_cross": ("strategy.learning_rate=6.7",)}),
     Row("fedadam", ("strategy=fedadam",)),
     Row("fedprox", ("strategy=fedprox",)),
-    Row("own intercepts (`model.head=bias`)", ("model.head=bias",)),
+    Row("own intercepts (`model.head=bias`)", ("model.head=bias",), {
+        # Not for conf/tuned: there other heads would take this rate too.
+        "retail_repeat": ("strategy.head_learning_rate=8.1",)}),
     Row("`model=mlp`", ("model=mlp",)),
     Row("`model=mlp`, own last layers (`model.head=last_layer`)",
         ("model=mlp", "model.head=last_layer"), {

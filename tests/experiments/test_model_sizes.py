@@ -94,3 +94,12 @@ def test_a_second_call_runs_only_what_is_missing(
     assert first.split("\n\n", 1)[1].strip() in document.read_text()
     assert document.with_suffix(".png").stat().st_size > 10_000
     assert main(["task=retail_repeat", *common, "--write", str(tmp_path / "none.md")]) == 2
+
+
+@pytest.mark.parametrize("typo", ["task=retail_repaet", "model.hiden=3", "strategy.rounds=no"])
+def test_a_typo_is_one_message(
+    typo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [typo] if typo.startswith("task=") else ["task=retail_repeat", typo]
+    assert main([*words, "--held", "--keep", str(tmp_path / "kept")]) == 2
+    assert capsys.readouterr().err.startswith("model_sizes: ")
