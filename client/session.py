@@ -20,7 +20,7 @@ from client.reply_store import ReplyStore
 from client.sealed_run import SealedRun
 from client.site import Site
 from client.split import pin
-from conf.compose import from_json, to_json
+from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
 from encryption.types import Refused, RoundId
 from keyholder.guard import OpeningGuard
@@ -63,8 +63,8 @@ class Session:
             raise Refused("this run does not name this partner")
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
-        digest = hashlib.sha256(config_json.encode()).digest()
-        return cls(site, config, digest, agreement, load_partner(config, site.data_path), key)
+        return cls(site, config, agreed_digest(config_json), agreement,
+                   load_partner(config, site.data_path), key)
 
     def join(self) -> JoinReply:
         return JoinReply(self.site.partner, self.key.key_id)
@@ -132,7 +132,7 @@ class Session:
         return self.config.federation.partners.index(self.site.partner)
 
     def _bind(self, round_id: RoundId) -> RoundId:
-        """The round under a run name that commits to the whole configuration.
+        """The round under a run name that commits to the configuration that was agreed on.
 
         Tags, claims, replies and the ledger all use it. A server that lets partners add the
         noise shares of one configuration and asks the opener under another, with a smaller
@@ -202,7 +202,7 @@ def read_heads(config: Config, nodes: Mapping[str, Mapping[str, object]]
                ) -> Callable[[str, int], dict[str, ServerState]]:
     """For a simulation, which holds the folders of all ``nodes``: (run, round) -> each partner's
     head after that round."""
-    digest = hashlib.sha256(to_json(config).encode()).digest()
+    digest = agreed_digest(to_json(config))
     start = start_head(config)
 
     def read(run: str, number: int) -> dict[str, ServerState]:

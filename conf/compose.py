@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,9 @@ from conf.schema import Config, InvalidConfig
 CONFIG_DIR = Path(__file__).resolve().parent
 _MOST_CHARACTERS, _MOST_COMMAS = 1 << 20, 10_000  # a thousand partners; about a second
 _DEPTH = 3  # the tree, its groups, and lists or tables of plain values in them
+_OPERATORS_OWN = {"tracking": None, "strategy": ("timeout_s",),
+                  "federation": ("folder", "ray_address", "sites", "workers")}
+"""Group -> keys that no partner reads (None: all of them)."""
 
 
 def from_hydra(composed: DictConfig) -> Config:
@@ -64,6 +68,20 @@ def from_json(text: str) -> Config:
         raise InvalidConfig("config", "is not a JSON object")
     _check_plain(parsed, _DEPTH)
     return from_hydra(OmegaConf.create(parsed))
+
+
+def agreed_digest(config_json: str) -> bytes:
+    """SHA-256 (32 bytes) of what a run's parties answer to: everything in ``config_json``, which
+    :func:`from_json` takes, but where the operator records and how long it waits. Those may change
+    before an interrupted run goes on. The text is not filled up with defaults: two versions of
+    this code find the same digest."""
+    parsed = json.loads(config_json)
+    for group, keys in _OPERATORS_OWN.items():
+        values = parsed.pop(group, {})
+        if keys is not None:
+            parsed[group] = {key: value for key, value in values.items() if key not in keys}
+    text = json.dumps(parsed, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(b"veilsum configuration 1\0" + text.encode()).digest()
 
 
 def _check_plain(value: object, depth: int) -> None:

@@ -1,8 +1,9 @@
 """What the operator keeps on its disk, so that an interrupted run goes on where it stopped.
 
-Below the operator's folder, one folder per configuration: ``round-N.checkpoint`` after each round,
-``sum-N.folded`` before its sum is opened, the newest two of both. Each file: SHA-256 of the rest
-(32), length of the head (4, little-endian), the head (JSON), the body. The body of a checkpoint is
+Below the operator's folder, one folder per configuration (:func:`conf.compose.agreed_digest`):
+``round-N.checkpoint`` after each round, ``sum-N.folded`` before its sum is opened, the newest two
+of both. Each file: SHA-256 of the rest (32), length of the head (4, little-endian), the head
+(JSON), the body. The body of a checkpoint is
 :meth:`strategies.global_model.GlobalModel.packed`, that of a sum its blocks: a sealed run keeps
 ciphertext and released metrics, nothing else. The digest finds damage; who may write to the folder
 may begin the run anew, or take it back, as any operator may (SECURITY.md).
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from conf.compose import from_json, to_json
+from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config, InvalidConfig
 from server.tracking_names import flat_params
 from strategies.durable import write_whole
@@ -61,7 +62,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self._config = to_json(config)
-        self.place = folder / hashlib.sha256(self._config.encode()).hexdigest()[:16]
+        self.place = folder / agreed_digest(self._config).hex()[:16]
         self._run = ""
 
     def load(self) -> Saved | None:
@@ -114,7 +115,7 @@ class Checkpoints:
                     found.append(f"{folder} (of another version)")
                     continue
                 keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
-                found.append(f"{folder} (differs in {', '.join(keys) or 'tracking or paths'})")
+                found.append(f"{folder} (differs in {', '.join(keys) or 'task.path'})")
         return found
 
     def _write(self, name: str, head: Mapping[str, Any], body: bytes) -> None:

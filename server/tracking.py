@@ -259,6 +259,8 @@ def _open_run(config: Config, dataset: DatasetDescription | None, tags: dict[str
 
     experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
     if continues and (found := reopened(client, experiment_id, tags[RUN_TAG])):
+        if config.tracking.parent is not None:  # a sweep that was interrupted has another now
+            client.set_tag(found.run_id, "mlflow.parentRunId", config.tracking.parent)
         return found
     tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
             **trust_statement(config), **tags}

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from conf.compose import CONFIG_DIR, from_hydra, from_json, to_json
+from conf.compose import CONFIG_DIR, agreed_digest, from_hydra, from_json, to_json
 from conf.schema import Config, InvalidConfig
 
 GROUPS = ("task", "model", "privacy", "encryption", "strategy", "federation", "tracking")
@@ -158,3 +158,25 @@ def test_fedprox_without_local_training_names_the_cure() -> None:
     with pytest.raises(InvalidConfig, match=r"privacy\.contribution=training"):
         from_json('{"federation": {"partners": ["a", "b"], "customers": {"a": 10, "b": 10}},'
                   ' "strategy": {"name": "fedprox", "proximal": 0.1}}')
+
+
+def test_parties_answer_to_all_but_what_is_the_operators_own() -> None:
+    tree = asdict(Config())
+    whole, free = agreed_digest(to_json(Config())), set()
+    for group, values in tree.items():
+        for key in values if isinstance(values, dict) else [group]:
+            other = json.loads(json.dumps(tree))
+            holder = other[group] if isinstance(values, dict) else other
+            holder[key] = "changed"
+            if agreed_digest(json.dumps(other)) == whole:
+                free.add(f"{group}.{key}")
+    assert free == {f"tracking.{key}" for key in tree["tracking"]} | {
+        "strategy.timeout_s", "federation.folder", "federation.ray_address", "federation.sites",
+        "federation.workers"}
+
+
+def test_the_order_of_keys_changes_no_digest_but_a_default_that_is_left_out_does() -> None:
+    text = to_json(Config())
+    turned = json.dumps(dict(reversed(json.loads(text).items())))
+    assert turned != text and agreed_digest(turned) == agreed_digest(text)
+    assert agreed_digest("{}") != agreed_digest(text)

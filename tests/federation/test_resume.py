@@ -149,6 +149,28 @@ def _one_recorded_run(config: Config, other: str) -> None:
     assert found.info.status == "FINISHED" and "error" not in found.data.tags
 
 
+@pytest.mark.parametrize("place", ["another store", "another sweep"])
+def test_the_operator_may_wait_longer_and_record_elsewhere_before_it_goes_on(
+    place: str, configure, run, answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(privacy={"name": "none"}, federation={"folder": str(tmp_path / "f")})
+    with monkeypatch.context() as patched:
+        _dies(patched, Recording, "keep", _after_2, after=True)
+        with pytest.raises(Died):
+            run(config)
+    (tmp_path / "f").rename(tmp_path / "moved")
+    other = replace(
+        config, strategy=replace(config.strategy, timeout_s=99.0),
+        federation=replace(config.federation, folder=str(tmp_path / "moved"), workers=1),
+        tracking=replace(config.tracking, parent="b" * 32) if place == "another sweep" else
+        replace(config.tracking, uri=f"sqlite:///{tmp_path}/other.db"))
+    result, _ = run(other)
+    tags = mlflow.MlflowClient(other.tracking.uri).get_run(result.mlflow_run_id).data.tags
+    assert tags.get("mlflow.parentRunId") == other.tracking.parent
+    assert set(answers.values()) == {ROUNDS, 1}
+    _one_recorded_run(other, "")
+
+
 @pytest.mark.parametrize("opening", ["revealed", "sealed"])
 def test_noise_is_drawn_and_paid_for_once(
     opening: str, configure, run, answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
