@@ -164,7 +164,7 @@ def _grid(table: LoadTable) -> Iterator[Finding]:
     yield from row_findings(rows, odd, "error", "time",
                             f"a customer's readings are {example[0]} minutes apart" if example
                             else "", "give readings of 15, 30 or 60 minutes")
-    since_hour = pl.col("time").dt.minute() * 60 + pl.col("time").dt.second()
+    since_hour = pl.col("time").dt.minute().cast(pl.Int64) * 60 + pl.col("time").dt.second()
     off = rows.select(((since_hour % (pl.col("minutes") * 60)) != 0).fill_null(False)).to_series()
     yield from row_findings(rows, off & ~odd, "error", "time",
                             "is not at a full quarter, half or hour, as its readings' length asks",

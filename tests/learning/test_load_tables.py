@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from conf.schema import Config, InvalidConfig, TaskConfig
+from experiments.validate_data import main as validate
 from learning.load_checks import check, scan_readings
 from learning.load_readings import READINGS
 from learning.load_table import hourly, read_load
@@ -139,6 +140,26 @@ def test_a_good_table_runs_through_the_task(table: Callable[..., Path], tmp_path
     assert list(files) == ["east", "north", "west"]
     data = load_partner(whole, files["north"])
     assert len(data.train) + len(data.heldout) == 12
+
+
+@pytest.mark.parametrize("minutes", [15, 30, 60])
+def test_every_length_is_accepted_and_adds_up(table: Callable[..., Path], tmp_path: Path,
+                                              minutes: int) -> None:
+    whole = readings(("east", "north", "west"), homes=2, days=35).drop("temperature_c")
+    parts = 60 // minutes
+    path = table(lambda _: pl.concat([
+        whole.with_columns(pl.col("time") + pl.duration(minutes=minutes * part),
+                           pl.col("load_kwh") / parts) for part in range(parts)]))
+    assert validate([str(path), "task=utility_load"]) == 0
+    config = replace(CONFIG, path=str(path))
+    files = make_task(Config(task=config)).split_by_partner(tmp_path / "sites")
+    own = tmp_path / "north.csv"
+    pl.read_csv(path).filter(pl.col("partner") == "north").write_csv(own)
+    expected = whole.filter(pl.col("partner") == "north").sort("customer", "time")
+    for file in (files["north"], own):
+        got = scan_readings(file, CONFIG)[1].collect()
+        assert got["time"].to_list() == expected["time"].to_list()
+        assert got["load_kwh"].to_list() == pytest.approx(expected["load_kwh"].to_list())
 
 
 def test_a_folder_holds_one_file_per_partner(table: Callable[..., Path], tmp_path: Path) -> None:
