@@ -77,9 +77,14 @@ def _session(context: Context) -> Session:
     key = (str(context.run_config.get("config", "")), site)
     with _sessions_lock:
         opening = _opening.setdefault(key, Lock())
-    with opening:
-        if key not in _sessions:
-            _sessions[key] = Session.start(key[0], site)
-            while len(_sessions) > _MOST_SESSIONS:
-                _sessions.popitem(last=False)
-        return _sessions[key]
+    try:
+        with opening:
+            session = _sessions.get(key)
+            if session is None:
+                session = _sessions[key] = Session.start(key[0], site)
+                while len(_sessions) > _MOST_SESSIONS:
+                    _sessions.popitem(last=False)
+            return session
+    finally:
+        with _sessions_lock:  # configurations come from the server: locks must not pile up
+            _opening.pop(key, None)

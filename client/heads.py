@@ -61,10 +61,14 @@ class HeadStore:
     folder: Path
     start: ServerState
 
-    def before(self, round_id: RoundId) -> ServerState:
-        """What the round begins with: the newest head of an earlier one, or the start. Raises
+    def before(self, round_id: RoundId, answered: int = 0) -> ServerState:
+        """What the round begins with: the newest head of an earlier one, or the start.
+        ``answered``: the newest round that this site answered, which left a head. Raises
         HeadDamaged."""
         numbers = [number for number in self._stored(round_id) if number < round_id.round]
+        if max(numbers, default=0) < min(answered, round_id.round - 1):
+            raise HeadDamaged("the head that this run's last round left is gone from the state "
+                              "folder; put it back, or begin a new run")
         if not numbers:
             return self.start
         return self._unpack(self._path(RoundId(round_id.run, max(numbers))).read_bytes(),

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from encryption.types import Refused, RoundId
@@ -76,8 +77,44 @@ class ReplyStore:
         return [int(path.stem) for path in folder.glob("[0-9]*.blocks") if path.stem.isdecimal()]
 
     def _path(self, round_id: RoundId) -> Path:
-        run = hashlib.sha256(round_id.run.encode()).hexdigest()[:32]
-        return self._folder / run / f"{round_id.round:09d}.blocks"
+        return self._folder / _folder_name(round_id.run) / f"{round_id.round:09d}.blocks"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The newest answered round of each run, apart from the replies: who loses those, by a restored
+    backup say, must not answer again with other noise. A file per run below ``folder``."""
+
+    folder: Path
+
+    def newest(self, run: str) -> int:
+        """0 before the first. Raises ReplyDamaged."""
+        path = self._path(run)
+        if not path.exists():
+            return 0
+        text = path.read_bytes()
+        if not text.isdigit():
+            raise ReplyDamaged("what this site noted of a run's answers is damaged")
+        return int(text)
+
+    def note(self, round_id: RoundId) -> None:
+        """On disk when this returns."""
+        if round_id.round > self.newest(round_id.run):
+            write_whole(self._path(round_id.run), str(round_id.round).encode())
+
+    def check(self, round_id: RoundId) -> None:
+        """Raises RoundAlreadyAnswered for a round at or below the newest answered one."""
+        if round_id.round <= self.newest(round_id.run):
+            raise RoundAlreadyAnswered(
+                "this round was answered before, and its bytes are gone from the state folder")
+
+    def _path(self, run: str) -> Path:
+        return self.folder / _folder_name(run)
+
+
+def _folder_name(run: str) -> str:
+    """Run names come from the server."""
+    return hashlib.sha256(run.encode()).hexdigest()[:32]
 
 
 def _pack(blocks: tuple[bytes, ...]) -> bytes:

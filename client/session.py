@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client import split
 from client.feedback import Feedback
 from client.heads import HeadStore, start_head, step_head
 from client.local_round import test_sums, training_sums
-from client.reply_store import ReplyStore
+from client.reply_store import Answered, ReplyStore
 from client.sealed_run import SealedRun
 from client.site import Site
-from client.split import pin
 from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
 from encryption.types import Refused, RoundId
@@ -79,8 +79,10 @@ class Session:
         with replies.exclusive():
             blocks = replies.get(bound)
             if blocks is None:
+                self._answered.check(bound)
                 blocks, train_s, encrypt_s = self._compute(request, bound)
                 replies.put(bound, blocks)
+            self._answered.note(bound)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
                           train_s, encrypt_s)
 
@@ -128,6 +130,10 @@ class Session:
         return self._sealers[kind]
 
     @property
+    def _answered(self) -> Answered:
+        return Answered(self.site.state_path / "answered")
+
+    @property
     def _index(self) -> int:
         return self.config.federation.partners.index(self.site.partner)
 
@@ -152,12 +158,13 @@ class Session:
     def _spend(self, round_id: RoundId, kind: str) -> None:
         """Write the spending before the data is touched. Held-out customers take part in the
         test release alone, so it goes into a ledger of its own (parallel composition)."""
-        pin(self.site.state_path / "split.json", self.config)
+        division = self.site.state_path / "split.json"
+        split.check(division, self.config)
         plan = self.agreement.plan(kind)
         name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
-        ledger = Ledger(self.site.state_path / name, self.site.epsilon_limit,
-                        self.config.privacy.delta)
+        ledger = Ledger(self.site.state_path / name, self.site.epsilon_limit, self.site.delta)
         ledger.spend(round_id.run, round_id.round, plan.round_event(), start=plan.start_event())
+        split.pin(division, self.config)  # now: a refused run must not fix it
 
     def _sealed(self, bound: RoundId) -> SealedRun:
         return SealedRun.of(self.config, self.agreement, self.key, bound.run)
@@ -175,7 +182,7 @@ class Session:
         of its update."""
         plan, mask, noise = self.agreement.plan(kind), head_mask(self.config), NoiseSource()
         heads = HeadStore(self.site.state_path / "heads", start_head(self.config))
-        head = heads.before(bound)
+        head = heads.before(bound, self._answered.newest(bound.run) if mask.size else 0)
         if kind == "test":
             model = mask.whole(shared, head.final)
             if mask.size:

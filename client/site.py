@@ -19,20 +19,22 @@ class SiteError(RuntimeError):
 @dataclass(frozen=True)
 class Site:
     """``epsilon_limit``: this partner's own bound on what its ledger may ever spend, whatever
-    the server asks for; None, written "unlimited", only records (a simulation)."""
+    the server asks for; None, written "unlimited", only records (a simulation). ``delta``: at which
+    it is counted; a run's own could make any spending look small."""
 
     partner: str
     data_path: Path
     key_path: Path
     state_path: Path
     epsilon_limit: float | None
+    delta: float = 1e-5
     processes: int | None = None
     """How many share the encryption of an update on this machine; None: as many as pay."""
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, Any]) -> Site:
         """Read ``partner``, ``data-path``, ``key-path``, ``state-path``, ``epsilon-limit`` and, if
-        given, ``processes``. Raises SiteError naming the key."""
+        given, ``delta`` and ``processes``. Raises SiteError naming the key."""
 
         def text(key: str) -> str:
             value = node_config.get(key)
@@ -43,6 +45,7 @@ class Site:
 
         site = cls(text("partner"), Path(text("data-path")), Path(text("key-path")),
                    Path(text("state-path")), _limit(node_config.get("epsilon-limit")),
+                   _delta(node_config.get("delta", cls.delta)),
                    _processes(node_config.get("processes")))
         for key, path in (("data-path", site.data_path), ("key-path", site.key_path)):
             if not path.is_file():
@@ -58,6 +61,13 @@ def _limit(value: object) -> float | None:
         raise SiteError('node configuration: epsilon-limit must be a number above 0, the most that '
                         'this partner lets its customers\' privacy cost over all runs (or '
                         '"unlimited", for simulations)')
+    return float(value)
+
+
+def _delta(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e-2:
+        raise SiteError("node configuration: delta must lie between 0 and 0.01 (well below "
+                        "1/customers): the δ at which epsilon-limit is counted; without it, 1e-5")
     return float(value)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 
 from conf.schema import Config
 from encryption.types import Refused
+from strategies.durable import sync_folder
 
 
 class SplitChanged(Refused):
@@ -21,19 +23,34 @@ class SplitChanged(Refused):
 
 def pin(path: Path, config: Config) -> None:
     """Remember the first run's division in ``path``; raises SplitChanged for any other."""
+    check(path, config)
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("x") as file:
+            file.write(_division(config))
+            file.flush()
+            os.fsync(file.fileno())
+        # Linked into place whole: of two first runs, one wins and the other is compared to it.
+        os.link(temporary, path)
+    except FileExistsError:
+        check(path, config)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def check(path: Path, config: Config) -> None:
+    """Raises SplitChanged for another division than that in ``path``, if there is one."""
+    if path.exists() and path.read_text() != _division(config):
+        raise SplitChanged(
+            "earlier runs of this site held out other customers; use the same seed, "
+            "task.holdout_fraction and task.holdout_partners")
+
+
+def _division(config: Config) -> str:
     held_out = {"seed": config.seed, "holdout_fraction": config.task.holdout_fraction}
     if config.task.holdout_partners:
         held_out["holdout_partners"] = sorted(config.task.holdout_partners)
-    split = json.dumps(held_out)
-    try:
-        # Linked into place whole: of two first runs, one wins and the other is compared to it.
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_text(split)
-        os.link(temporary, path)
-    except FileExistsError:
-        if path.read_text() != split:
-            raise SplitChanged(
-                "earlier runs of this site held out other customers; use the same seed, "
-                "task.holdout_fraction and task.holdout_partners") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    return json.dumps(held_out)

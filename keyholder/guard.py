@@ -2,7 +2,8 @@
 
 Files below the guard's folder, all written whole (temporary file, fsync, rename or link, fsync of
 the folder): ``claims/H.json`` the claim of a round, ``answers/H/ROUND`` what its opening gave,
-``retired/run-H`` and ``retired/key-ID``. H is a SHA-256, because run names come from the server.
+after the SHA-256 of that, ``retired/run-H`` and ``retired/key-ID``. H is a SHA-256, because run
+names come from the server.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from keyholder.refusals import AnotherSumClaimed, KeyRetired, OpeningRefused
 
 __all__ = ["OpeningGuard", "OpeningRefused"]
 
+_CHECK_BYTES = 32
 _KEEP = 2
 """Answers of a run. A large model's takes megabytes a round."""
 
@@ -69,7 +71,8 @@ class OpeningGuard:
         who asks for an older one again has it opened again, to the same integers."""
         path = self._answer_path(claim.round_id)
         path.parent.mkdir(exist_ok=True)
-        _write(path, opened.values.astype("<i8").tobytes())
+        content = opened.values.astype("<i8").tobytes()
+        _write(path, hashlib.sha256(content).digest() + content)
         for old in sorted(path.parent.iterdir())[:-_KEEP]:
             old.unlink(missing_ok=True)
 
@@ -82,8 +85,9 @@ class OpeningGuard:
         path = self._answer_path(claim.round_id)
         if not path.exists():
             return None
-        content = path.read_bytes()
-        if len(content) % 8:
+        stored = path.read_bytes()
+        content = stored[_CHECK_BYTES:]
+        if hashlib.sha256(content).digest() != stored[:_CHECK_BYTES]:
             return None  # damaged; the same claim may be opened again
         return OpenedSum(np.frombuffer(content, "<i8").astype(np.int64), claim.partners)
 

@@ -68,7 +68,12 @@ class Checkpoints:
     def load(self) -> Saved | None:
         """The newest that can be read; None where nothing was interrupted. Raises
         CheckpointDamaged where something was, and nothing of it can be read."""
-        found = self._newest("*.checkpoint", lambda head, body: Saved(**head["saved"], model=body))
+        def of_run(head: dict[str, Any], body: bytes) -> Saved:
+            if agreed_digest(head["config"]) != agreed_digest(self._config):
+                raise ValueError("another configuration's")
+            return Saved(**head["saved"], model=body)
+
+        found = self._newest("*.checkpoint", of_run)
         if found is None and any(self.place.glob("*.checkpoint")):
             raise CheckpointDamaged(
                 "federation.folder", f"no checkpoint in {self.place} can be read: the run cannot "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, replace
 
@@ -70,7 +71,8 @@ def step(state: ServerState, mean_update: Vector, config: StrategyConfig) -> Ser
     model = moved.model
     now = state.round + 1
     moved = replace(moved, round=now)
-    if now <= config.rounds * (1 - config.average_last):
+    averaged = math.ceil(config.rounds * config.average_last - 1e-9)  # 0.9 of 100 is 90, not 91
+    if now <= config.rounds - averaged:
         return moved
     n = state.averaged + 1
     return replace(moved, mean=state.mean + (model - state.mean) / n, averaged=n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from client.app import _sessions
+from client.app import _opening, _sessions
 from client.session import Session
 from client.site import Site, SiteError
 from client.split import SplitChanged
@@ -57,6 +58,7 @@ def test_what_rounding_left_over_outlives_the_client(configure, clients, tmp_pat
         before = first.read_bytes(), second.read_bytes()
         assert before[0] != before[1]  # the same model, and so the same update, twice
         next(site.glob("replies/*/000000002.blocks")).unlink()
+        next(site.glob("answered/*")).write_text("1")
         _sessions.clear()
         parse_train_reply(federation.train("east", 2))
         assert (first.read_bytes(), second.read_bytes()) == before
@@ -77,6 +79,35 @@ def test_the_ledger_stops_a_partner_across_runs(configure, clients, tmp_path: Pa
         assert _refused(reasons[-1]) == "BudgetExceeded"
     spent = Ledger(tmp_path / "state" / "east" / "ledger.jsonl", None, 1e-5).spent()
     assert 2.9 < spent <= 3.5
+
+
+def test_the_server_does_not_choose_the_delta_of_a_sites_limit(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path) -> None:
+    """At a δ of nearly .01 the same noise looks like half the ε."""
+    with clients(configure(privacy={"delta": 9.9e-3}), epsilon_limit=3.0) as federation:
+        answers = [federation.train("east", number) for number in (1, 2, 3)]
+        assert _refused(answers[-1]) == "BudgetExceeded"
+        site = Site.from_node_config(federation.nodes["east"])
+        assert site.delta == 1e-5
+        for delta in (0, 0.01, "1e-5", True, float("nan")):
+            with pytest.raises(SiteError, match="delta"):
+                Site.from_node_config({**federation.nodes["east"], "delta": delta})
+    assert Ledger(tmp_path / "state" / "east" / "ledger.jsonl", None, site.delta).spent() <= 3.0
+
+
+def test_a_round_whose_reply_was_lost_is_not_answered_with_other_noise(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path) -> None:
+    with clients(configure()) as federation:
+        parse_train_reply(federation.train("east", 1))
+        shutil.rmtree(tmp_path / "state" / "east" / "replies")
+        assert _refused(federation.train("east", 1)) == "RoundAlreadyAnswered"
+        parse_train_reply(federation.train("east", 2))
+
+
+def test_locks_of_configurations_do_not_pile_up(configure, clients) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure()) as federation:
+        parse_train_reply(federation.train("east", 1))
+        assert not _opening
 
 
 def test_spending_is_written_even_if_training_then_fails(configure, clients, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -203,6 +234,13 @@ def test_a_site_states_its_own_limit(configure, clients) -> None:  # type: ignor
 def test_a_run_without_privacy_is_refused_by_a_site_with_a_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
     with clients(configure(privacy={"name": "none"}), epsilon_limit=50.0) as federation:
         assert _refused(federation.train("east", 1)) == "BudgetExceeded"
+
+
+def test_a_run_that_is_refused_does_not_fix_who_is_held_out(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path) -> None:
+    with clients(configure(), epsilon_limit=0.001) as federation:
+        assert _refused(federation.train("east", 1)) == "BudgetExceeded"
+    assert not (tmp_path / "state" / "east" / "split.json").exists()
 
 
 def test_customers_never_change_sides_between_runs(configure, clients) -> None:  # type: ignore[no-untyped-def]

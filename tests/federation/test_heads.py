@@ -80,6 +80,19 @@ def test_a_client_that_restarts_goes_on_with_its_head(configure, clients) -> Non
         np.testing.assert_array_equal(ends[0].final, ends[1].final)
 
 
+def test_a_head_that_was_lost_is_not_begun_anew_in_silence(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path) -> None:
+    with clients(configure(model=BIAS, privacy=QUIET)) as federation:
+        _train(federation, "east", 1)
+        (folder,) = (tmp_path / "state" / "east" / "heads").iterdir()
+        folder.rename(tmp_path / "elsewhere")
+        refused = federation.train_from("east", 2, shared_start(federation.config))
+        assert refused.content["head"]["refused"] == "HeadDamaged"
+        (tmp_path / "elsewhere").rename(folder)
+        _train(federation, "east", 2)
+        assert _heads(federation, 2)["east"].round == 2
+
+
 def test_a_head_is_noised_as_the_plan_says(configure, clients) -> None:  # type: ignore[no-untyped-def]
     """Fitted to the same customers twice, it differs by the noise; without it, not at all."""
     for privacy, noised in (({"epsilon": 3.0}, True), (QUIET, False)):

@@ -33,6 +33,18 @@ def test_an_answer_is_kept_over_a_restart(tmp_path: Path) -> None:
     assert np.array_equal(again.values, ANSWER.values) and again.partners == (0, 2)
 
 
+@pytest.mark.parametrize("place", [0, 31, 32, -1])
+def test_a_damaged_answer_is_opened_again(place: int, tmp_path: Path) -> None:
+    guard = OpeningGuard(tmp_path)
+    guard.claim(CLAIM, "key")
+    guard.store(CLAIM, ANSWER)
+    (path,) = (tmp_path / "answers").glob("*/*")
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert guard.claim(CLAIM, "key") is None
+
+
 def test_the_newest_answers_of_a_run_are_kept(tmp_path: Path) -> None:
     """An older one may be opened again, for the same claim alone."""
     guard = OpeningGuard(tmp_path)

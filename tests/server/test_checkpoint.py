@@ -78,6 +78,15 @@ def test_a_checkpoint_under_another_name_is_left_out(kept: Checkpoints) -> None:
     assert saved is not None and saved.round == 2
 
 
+def test_a_folder_under_another_configurations_name_is_left_out(
+    kept: Checkpoints, tmp_path: Path
+) -> None:
+    other = Checkpoints(tmp_path, replace(Config(), seed=3))
+    kept.place.rename(other.place)
+    with pytest.raises(CheckpointDamaged):
+        other.load()
+
+
 def test_a_damaged_sum_is_collected_anew(kept: Checkpoints) -> None:
     path = kept.place / "sum-000004.folded"
     path.write_bytes(path.read_bytes()[:-1])

@@ -27,6 +27,13 @@ def test_final_is_the_mean_of_the_last_half() -> None:
     assert state.final[0] == pytest.approx((3 + 4) / 2)
 
 
+@pytest.mark.parametrize(("rounds", "share", "averaged"), [
+    (100, 0.9, 90), (100, 0.8, 80), (100, 1.0, 100), (3, 0.5, 2), (5, 0.5, 3), (10, 0.25, 3)])
+def test_a_share_of_the_rounds_is_averaged(rounds: int, share: float, averaged: int) -> None:
+    config = StrategyConfig(rounds=rounds, average_last=share)
+    assert _run(config, [1.0] * rounds).averaged == averaged
+
+
 def test_step_returns_a_new_state() -> None:
     before = ServerState.start(np.zeros(2))
     step(before, np.ones(2), StrategyConfig())
