@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
 import tempfile
@@ -82,9 +83,16 @@ def _folder(config: Config) -> Iterator[Path]:
     work = Path(config.federation.folder).expanduser().resolve()
     try:
         work.mkdir(parents=True, exist_ok=True)
+        lock = (work / "lock").open("ab")
     except OSError as error:
         raise InvalidConfig("federation.folder", f"{work}: {error.strerror}") from None
-    yield work
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidConfig("federation.folder", f"another simulation is at work in {work}; "
+                                "wait for it, or name another folder") from None
+        yield work
 
 
 def _key(config: Config, path: Path) -> SharedKey:

@@ -258,3 +258,11 @@ def _without(partner: str) -> Callable[..., None]:
             take(self, number, node, message)  # type: ignore[arg-type]
 
     return some
+
+
+def test_two_simulations_do_not_share_a_folder(configure, run, tmp_path: Path) -> None:
+    """Not even of different configurations: they would make its key and sites at once."""
+    config = configure(federation={"folder": str(tmp_path / "f")})
+    with (experiments.simulate._folder(config),
+          pytest.raises(InvalidConfig, match=r"federation\.folder: another simulation")):
+        run(replace(config, seed=1))
