@@ -18,6 +18,8 @@ from learning.load_table import (
     files_of,
     hourly,
     read_load,
+    set_back,
+    universal,
     with_intervals,
 )
 from learning.partner_file import partner_of
@@ -26,7 +28,6 @@ from learning.tables import Checked, Finding, TableError
 
 FEW_HOMES = 10
 SHORT_DAYS = 2 * MONTH
-_SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _COLUMNS = ("partner", "customer", "time")
 
 
@@ -135,7 +136,7 @@ def check_partners(readings: pl.DataFrame, config: TaskConfig) -> list[Finding]:
 
 
 def _cells(table: LoadTable) -> Iterator[Finding]:
-    cures = {"time": "write 2024-03-26 14:15 or 2024-03-26T14:15:00+01:00",
+    cures = {"time": "write 2024-03-26 14:15 or 2024-03-26T14:15:00+01:00 (at most 14:00 off UTC)",
              "load": "write a number with a decimal point, such as 0.35"}
     for name, column in (("partner", "partner"), ("customer", "customer"), ("time", "time"),
                          ("load", table.unit), ("temperature_c", "temperature_c")):
@@ -164,11 +165,23 @@ def _grid(table: LoadTable) -> Iterator[Finding]:
     yield from row_findings(rows, odd, "error", "time",
                             f"a customer's readings are {example[0]} minutes apart" if example
                             else "", "give readings of 15, 30 or 60 minutes")
-    since_hour = pl.col("time").dt.minute().cast(pl.Int64) * 60 + pl.col("time").dt.second()
-    off = rows.select(((since_hour % (pl.col("minutes") * 60)) != 0).fill_null(False)).to_series()
-    yield from row_findings(rows, off & ~odd, "error", "time",
+    off = ~_begins(rows, pl.col("time")) & ~odd
+    elsewhere = off & rows["offset"].is_not_null() & _begins(rows, universal())
+    yield from row_findings(rows, off & ~elsewhere, "error", "time",
                             "is not at a full quarter, half or hour, as its readings' length asks",
                             "name each reading by its beginning, such as 14:15")
+    for minutes in rows.filter(elsewhere)["offset"].head(1):
+        clock = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+        yield from row_findings(
+            rows, elsewhere, "error", "time", "is where readings of this length begin by UTC, but "
+            f"not by the homes' clock, which stands {clock} from it", "give shorter readings, or "
+            f"choose a clock of full hours beside it: task.time_zone=Etc/GMT{-(minutes // 60):+d}")
+
+
+def _begins(rows: pl.DataFrame, clock: pl.Expr) -> pl.Series:
+    """Whether a reading of the home's length can begin where ``clock`` stands."""
+    since_hour = clock.dt.minute().cast(pl.Int64) * 60 + clock.dt.second()
+    return rows.select(((since_hour % (pl.col("minutes") * 60)) == 0).fill_null(True)).to_series()
 
 
 def _values(table: LoadTable) -> Iterator[Finding]:
@@ -190,18 +203,18 @@ def _repeats(table: LoadTable) -> Iterator[Finding]:
     again = ~table.parsed.select(pl.struct(key).is_first_distinct()).to_series()
     exact = ~table.parsed.select(pl.struct([*key, "load"]).is_first_distinct()).to_series()
     complete = table.parsed.select(pl.all_horizontal(pl.col(_COLUMNS).is_not_null())).to_series()
-    yield from row_findings(table.parsed, exact & complete, "warning", "",
+    night = table.parsed.select(set_back()).to_series()
+    yield from row_findings(table.parsed, exact & complete & ~night, "warning", "",
                             "repeats an earlier reading exactly", "it counts once")
-    time = table.parsed["time"]
-    set_back = (time.dt.weekday().eq(7) & (time.dt.hour() <= 3)
-                & time.dt.month().is_in(_SET_BACK_MONTHS)
-                & table.parsed["offset"].is_null()).fill_null(False)
-    differs = again & ~exact & complete
-    yield from row_findings(table.parsed, differs & set_back, "warning", "time",
+    yield from row_findings(table.parsed, again & complete & night, "warning", "time",
                             "comes twice, as where a clock is set back",
                             "the hour is the mean of both; times with an offset leave no doubt")
-    yield from row_findings(table.parsed, differs & ~set_back, "error", "time",
-                            "has another reading already", "keep one reading per customer and time")
+    differs = again & ~exact & complete & ~night
+    cure = "keep one reading per customer and time"
+    if table.parsed["offset"].filter(differs).has_nulls():
+        cure += "; where a clock was set back, write times with their offset from UTC"
+    yield from row_findings(table.parsed, differs, "error", "time", "has another reading already",
+                            cure)
 
 
 def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:

@@ -16,12 +16,13 @@ import polars as pl
 
 from conf.schema import TaskConfig
 from learning.load_readings import READINGS
-from learning.tables import Finding, TableError, first_row, number, read_raw, text
+from learning.tables import OFFSET, Finding, TableError, first_row, number, read_raw, text
 
 LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
 """Column -> kWh per unit; None: mean power of the interval."""
 INTERVALS_MINUTES = (15, 30, 60)
-_TIME = r"^(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.0+)?(Z|[+-]\d{2}:?\d{2})?$"
+_SET_BACK_MONTHS = (3, 4, 9, 10, 11)
+_TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,13 @@ def read_load(path: Path, config: TaskConfig) -> LoadTable:
 
 def hourly(table: LoadTable) -> pl.DataFrame:
     """Canonical readings: hours of which every reading is there, negative loads as 0."""
-    rows = with_intervals(table.parsed.drop_nulls(("partner", "customer", "time", "load")))
+    rows = _once(with_intervals(table.parsed.drop_nulls(("partner", "customer", "time", "load"))))
     factor = LOADS[table.unit]
     energy = pl.col("load") * (pl.col("minutes") / 60 if factor is None else factor)
     key = ("partner", "customer", "hour", "offset", "copy")
     return (
-        rows.unique(("partner", "customer", "time", "offset", "load"), maintain_order=True)
         # A clock without offsets shows an hour that comes twice by its repeated times alone.
-        .with_columns(copy=pl.int_range(pl.len()).over("partner", "customer", "time", "offset"),
+        rows.with_columns(copy=pl.int_range(pl.len()).over("partner", "customer", "time", "offset"),
                       hour=pl.col("time").dt.truncate("1h"), energy=energy.clip(0.0))
         .group_by(*key)
         .agg(pl.col("energy").sum(), pl.col("temperature_c").mean(),
@@ -113,6 +113,27 @@ def hourly(table: LoadTable) -> pl.DataFrame:
     )
 
 
+def _once(rows: pl.DataFrame) -> pl.DataFrame:
+    """``rows`` without exact repeats; but where a clock may have been set back, a reading that is
+    there twice stays so: a load can be the same in both passes."""
+    key = ("partner", "customer", "time", "offset")
+    first = pl.struct(*key, "load").is_first_distinct()
+    same = pl.col("load").n_unique().over(key) == 1
+    second = pl.int_range(pl.len()).over(key) == 1
+    night = rows.select(set_back()).to_series()
+    doubled = rows.filter(night).select("row", second=same & second).filter("second")["row"]
+    return rows.filter(first | pl.col("row").is_in(doubled.implode()))
+
+
+def set_back() -> pl.Expr:
+    """Whether the time, without an offset, lies where most clocks are set back: before 04:00 on a
+    Sunday in spring or autumn."""
+    time = pl.col("time")
+    return (time.dt.weekday().eq(7) & (time.dt.hour() <= 3)
+            & time.dt.month().is_in(_SET_BACK_MONTHS)
+            & pl.col("offset").is_null()).fill_null(False)
+
+
 def with_intervals(rows: pl.DataFrame) -> pl.DataFrame:
     """``rows`` with "minutes": the most frequent distance of a customer's readings, the shorter
     of two equally frequent; null for a customer with one reading."""
@@ -122,7 +143,8 @@ def with_intervals(rows: pl.DataFrame) -> pl.DataFrame:
     usual = (steps.drop_nulls("minutes").group_by("partner", "customer", "minutes").len()
              .sort("len", "minutes", descending=[True, False])
              .group_by("partner", "customer", maintain_order=True).first())
-    return rows.join(usual.drop("len"), on=("partner", "customer"), how="left")
+    return rows.join(usual.drop("len"), on=("partner", "customer"), how="left",
+                     maintain_order="left")
 
 
 def universal() -> pl.Expr:

@@ -18,7 +18,9 @@ REQUIRED = ("partner", "customer", "time", "category")
 OPTIONAL = {"quantity": 1.0, "value": 0.0}
 """Columns that may be absent, and what then stands in every row."""
 TRAIN_SNAPSHOTS = 9
-_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+OFFSET = r"Z|[+-](?:(?:0\d|1[0-3]):?[0-5]\d|14:?00)"
+"""Pattern of an offset from UTC; no clock stands further off than 14 hours."""
+_TIME = rf"^\d{{4}}-\d{{2}}-\d{{2}}([ T]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?({OFFSET})?)?$"
 _EMPTY = ("", "nan", "null")
 
 

@@ -110,6 +110,19 @@ def test_a_clock_set_back_gives_the_mean_of_both_hours(tmp_path: Path, style: st
     assert len(frame) == 3 * 24 - 1
 
 
+def test_a_quarter_may_be_the_same_in_both_passes_of_a_doubled_hour(tmp_path: Path) -> None:
+    moments = berlin(datetime(2024, 10, 26), 15)
+    rows = [(f"{moment:%Y-%m-%d %H:%M}", str(1 + 10 * moment.fold * (moment.minute > 0)))
+            for moment in moments]
+    frame = hours(write(tmp_path / "t.csv", rows))
+    by_time = dict(zip(frame["time"], frame["load_kwh"], strict=True))
+    assert by_time[datetime(2024, 10, 27, 2)] == pytest.approx((4 + 34) / 2)
+    found = findings(tmp_path / "t.csv")
+    assert "comes twice" in found["warning", "time"].text and ("warning", "") not in found
+    again = hours(write(tmp_path / "t.csv", [*rows, *rows[:9], *rows[100:]]))
+    assert again["load_kwh"].to_list() == frame["load_kwh"].to_list()
+
+
 @pytest.mark.parametrize("style", ["offset", "naive"])
 def test_a_clock_set_forward_leaves_an_hour_absent(tmp_path: Path, style: str) -> None:
     moments = berlin(datetime(2024, 3, 30), 60)
@@ -199,6 +212,9 @@ def cell(row: int, column: str, value: str) -> Callable[[pl.DataFrame], pl.DataF
 @pytest.mark.parametrize(("change", "severity", "column", "text"), [
     (cell(7, "time", "yesterday"), "error", "time", "cannot read 'yesterday'"),
     (cell(7, "time", "2024-01-01"), "error", "time", "cannot read"),
+    (cell(7, "time", "2024-01-01 05:00+99:99"), "error", "time", "cannot read"),
+    (cell(7, "time", "2024-01-01 05:00+14:15"), "error", "time", "cannot read"),
+    (cell(7, "time", "2024-01-01 05:00-03:60"), "error", "time", "cannot read"),
     (cell(7, "load_kwh", "much"), "error", "load_kwh", "cannot read 'much'"),
     (cell(7, "load_kwh", ""), "warning", "load_kwh", "is empty"),
     (cell(7, "customer", ""), "error", "customer", "is empty"),
@@ -253,6 +269,39 @@ def test_a_repeated_sunday_hour_is_a_warning_elsewhere_an_error(tmp_path: Path) 
 
     assert "another reading" not in again("2024-10-27")
     assert "another reading" in again("2024-10-28")
+
+
+@pytest.mark.parametrize(("zone", "day", "hour"), [
+    ("America/Santiago", datetime(2024, 4, 6), 23), ("Africa/Cairo", datetime(2024, 10, 31), 23)])
+def test_a_clock_set_back_elsewhere_needs_offsets_and_is_told_so(
+    tmp_path: Path, zone: str, day: datetime, hour: int
+) -> None:
+    first = day.replace(tzinfo=ZoneInfo("UTC"))
+    moments = [(first + timedelta(hours=number)).astimezone(ZoneInfo(zone)) for number in range(72)]
+
+    def shown(form: Callable[[datetime], str]) -> Path:
+        return write(tmp_path / "t.csv", [(form(moment), f"{1 + moment.fold}")
+                                          for moment in moments])
+
+    finding = findings(shown(lambda moment: f"{moment:%Y-%m-%d %H:%M}"))["error", "time"]
+    assert "another reading" in finding.text and "with their offset from UTC" in finding.cure
+    frame = hours(shown(datetime.isoformat))
+    assert frame.filter(pl.col("load_kwh") == 1.5)["time"].to_list() == [day.replace(hour=hour)]
+
+
+@pytest.mark.parametrize(("minutes", "zone", "wanted"), [
+    (60, "Asia/Kolkata", "Etc/GMT-5"), (60, "America/St_Johns", "Etc/GMT+4"),
+    (30, "Asia/Kathmandu", "Etc/GMT-5")])
+def test_a_clock_half_an_hour_off_is_named_and_cured(tmp_path: Path, minutes: int, zone: str,
+                                                     wanted: str) -> None:
+    rows = [(f"{time}Z", load) for time, load in every(minutes, 40 * 24 * 60 // minutes)]
+    path = write(tmp_path / "t.csv", rows)
+    finding = findings(path, time_zone=zone)["error", "time"]
+    assert "not by the homes' clock" in finding.text
+    assert finding.cure.endswith(f"task.time_zone={wanted}")
+    assert ("error", "time") not in findings(path, time_zone=wanted)
+    quarters = write(tmp_path / "t.csv", [(f"{time}Z", load) for time, load in every(15, 4000)])
+    assert ("error", "time") not in findings(quarters, time_zone=zone)
 
 
 def test_a_wrong_place_or_zone_names_its_key(tmp_path: Path) -> None:
