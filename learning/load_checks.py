@@ -10,7 +10,7 @@ import polars as pl
 
 from conf.schema import TaskConfig
 from learning.load_features import HOURS, MONTH, WEEK
-from learning.load_readings import MAX_LOAD_KWH, READINGS
+from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, READINGS, far_off
 from learning.load_table import (
     INTERVALS_MINUTES,
     LOADS,
@@ -114,7 +114,7 @@ def _read(file: Path, config: TaskConfig) -> _Read:
 
 def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
     """What the rows of one file show."""
-    return [*_cells(table), *_grid(table), *_values(table), *_repeats(table),
+    return [*_cells(table), *_grid(table), *_far(table), *_values(table), *_repeats(table),
             *_zones(table, config)]
 
 
@@ -184,6 +184,14 @@ def _begins(rows: pl.DataFrame, clock: pl.Expr) -> pl.Series:
     return rows.select(((since_hour % (pl.col("minutes") * 60)) == 0).fill_null(True)).to_series()
 
 
+def _far(table: LoadTable) -> Iterator[Finding]:
+    far = far_off(table.parsed)
+    for time in table.parsed.filter(far)["time"].head(1).dt.to_string("%Y-%m-%d %H:%M"):
+        yield from row_findings(
+            table.parsed, far, "error", "time", f"{time} lies more than {FAR_DAYS} days from the "
+            "home's other readings", "correct the date or drop the row")
+
+
 def _values(table: LoadTable) -> Iterator[Finding]:
     load = table.parsed["load"]
     yield from row_findings(table.parsed, (load < 0).fill_null(False), "warning", table.unit,
@@ -232,6 +240,12 @@ def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:
 
 
 def _spans(readings: pl.DataFrame) -> Iterator[Finding]:
+    far = readings.filter(far_off(readings))
+    for partner, customers in far.group_by("partner").agg(
+            pl.col("customer").n_unique()).sort("partner").iter_rows():
+        yield Finding("error", "time", f"the files of {partner!r} have readings of {customers:,} "
+                      f"homes more than {FAR_DAYS} days from their others",
+                      "correct the dates or leave a file out")
     homes = readings.group_by("partner", "customer").agg(
         ((pl.col("time").max() - pl.col("time").min()).dt.total_hours() + 1).alias("hours"),
         pl.len().alias("there"))

@@ -13,7 +13,7 @@ import pytest
 
 from conf.schema import Config, InvalidConfig, TaskConfig
 from experiments.validate_data import main as validate
-from learning.load_checks import check, scan_readings
+from learning.load_checks import check, check_rows, scan_readings
 from learning.load_readings import READINGS
 from learning.load_table import hourly, read_load
 from learning.registry import load_partner, make_task
@@ -199,6 +199,28 @@ def test_a_site_reads_its_own_table(tmp_path: Path) -> None:
         scan_readings(tmp_path / "both.csv", CONFIG)
 
 
+def test_a_home_may_pause_for_a_year(tmp_path: Path) -> None:
+    for days, errors in ((366, 0), (367, 1)):
+        path = write(tmp_path / "t.csv", [*every(60, 48), *every(
+            60, 24, first=datetime(2024, 1, 2, 23) + timedelta(days=days))])
+        config = replace(CONFIG, path=str(path))
+        found = [finding for finding in check_rows(read_load(path, config), config)
+                 if finding.severity == "error"]
+        assert len(found) == errors and all(finding.count == 24 for finding in found)
+
+
+def test_far_dates_are_found_between_files_too(table: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "utilities"
+    folder.mkdir()
+    frame = pl.read_csv(table())
+    frame.write_csv(folder / "new.csv")
+    frame.filter(pl.col("customer") == "east-1").head(24).with_columns(
+        pl.col("time").str.replace("2024", "2022")).write_csv(folder / "old.csv")
+    (error,) = [finding for finding in check(replace(CONFIG, path=str(folder))).findings
+                if finding.severity == "error"]
+    assert "the files of 'east' have readings of 1 homes" in error.text
+
+
 def cell(row: int, column: str, value: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Row number as in the file, whose header is line 1."""
     def change(frame: pl.DataFrame) -> pl.DataFrame:
@@ -215,6 +237,8 @@ def cell(row: int, column: str, value: str) -> Callable[[pl.DataFrame], pl.DataF
     (cell(7, "time", "2024-01-01 05:00+99:99"), "error", "time", "cannot read"),
     (cell(7, "time", "2024-01-01 05:00+14:15"), "error", "time", "cannot read"),
     (cell(7, "time", "2024-01-01 05:00-03:60"), "error", "time", "cannot read"),
+    (cell(7, "time", "1970-01-01 00:00"), "error", "time", "1970-01-01 00:00 lies more than 366"),
+    (cell(7, "time", "9999-01-01 00:00"), "error", "time", "9999-01-01 00:00 lies more than 366"),
     (cell(7, "load_kwh", "much"), "error", "load_kwh", "cannot read 'much'"),
     (cell(7, "load_kwh", ""), "warning", "load_kwh", "is empty"),
     (cell(7, "customer", ""), "error", "customer", "is empty"),
