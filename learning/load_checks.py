@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def scan_readings(path: Path, config: TaskConfig) -> tuple[str, pl.LazyFrame]:
 def _read_all(path: Path, config: TaskConfig) -> tuple[list[Finding], pl.DataFrame | None]:
     """Findings of every file, by its name where there are several, and all readings."""
     found: list[Finding] = []
-    parts: list[pl.DataFrame] = []
+    parts: dict[str, pl.DataFrame] = {}
     try:
         files = files_of(path)
     except TableError as error:
@@ -98,8 +98,29 @@ def _read_all(path: Path, config: TaskConfig) -> tuple[list[Finding], pl.DataFra
         found += read.findings if len(files) == 1 else [
             replace(finding, text=f"{file.name}: {finding.text}") for finding in read.findings]
         if read.readings is not None:
-            parts.append(read.readings)
-    return found, pl.concat(parts) if parts else None
+            parts[file.name] = read.readings
+    return [*found, *_overlaps(parts)], pl.concat(parts.values()) if parts else None
+
+
+def _overlaps(parts: Mapping[str, pl.DataFrame]) -> Iterator[Finding]:
+    """Hours of a home that several files hold: nobody can say which of them is right."""
+    holders: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        for partner in part["partner"].unique():
+            holders.setdefault(partner, []).append(name)
+    for partner, names in sorted(holders.items()):
+        if len(names) < 2:
+            continue
+        rows = pl.concat([parts[name].filter(pl.col("partner") == partner)
+                          .select("customer", "time", file=pl.lit(name)) for name in names])
+        twice = rows.filter(pl.struct("customer", "time").is_duplicated())
+        files = sorted(twice["file"].unique())
+        if files:
+            more = f" and {len(files) - 2} more" if len(files) > 2 else ""
+            yield Finding(
+                "error", "time", f"{' and '.join(files[:2])}{more} hold the same hours of "
+                f"{twice['customer'].n_unique():,} homes of {partner!r}",
+                "keep each reading in one file alone")
 
 
 def _read(file: Path, config: TaskConfig) -> _Read:

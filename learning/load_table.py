@@ -21,6 +21,7 @@ from learning.tables import OFFSET, Finding, TableError, first_row, number, read
 LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
 """Column -> kWh per unit; None: mean power of the interval."""
 INTERVALS_MINUTES = (15, 30, 60)
+_RULES = ("load_checks.py", "load_readings.py", "load_table.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
 
@@ -61,8 +62,10 @@ def digest(path: Path | str) -> str:
 
 
 def cache_key(config: TaskConfig) -> str:
-    """Names the checked partner files of one set of readings."""
-    text_of_all = json.dumps([digest(str(config.path)), config.time_zone])
+    """Names the checked partner files of one set of readings; what an older release let pass or
+    read otherwise is checked again."""
+    rules = [Path(__file__).with_name(name).read_text() for name in _RULES]
+    text_of_all = json.dumps([digest(str(config.path)), config.time_zone, *rules])
     return "readings-" + hashlib.sha256(text_of_all.encode()).hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ from conf.schema import Config, InvalidConfig, TaskConfig
 from experiments.validate_data import main as validate
 from learning.load_checks import check, check_rows, scan_readings
 from learning.load_readings import READINGS
-from learning.load_table import hourly, read_load
+from learning.load_table import cache_key, hourly, read_load
 from learning.registry import load_partner, make_task
 from learning.tables import Finding, TableError
 from tests.learning.load_data import readings
@@ -186,6 +186,40 @@ def test_a_folder_holds_one_file_per_partner(table: Callable[..., Path], tmp_pat
     (folder / "south.csv").write_text("customer,time\nh,2024-01-01 00:00\n")
     (error,) = [finding for finding in check(config).findings if finding.severity == "error"]
     assert error.text.startswith("south.csv: no column says the load")
+
+
+def test_files_of_a_folder_may_not_hold_the_same_hours(table: Callable[..., Path],
+                                                       tmp_path: Path) -> None:
+    folder = tmp_path / "utilities"
+    folder.mkdir()
+    frame = pl.read_csv(table())
+    early, north = pl.col("time") < "2024-02-01", pl.col("partner") == "north"
+
+    def errors(second: pl.DataFrame) -> list[str]:
+        frame.filter(early | ~north).write_csv(folder / "january.csv")
+        second.write_csv(folder / "later.csv")
+        config = replace(CONFIG, path=str(folder))
+        return [str(finding) for finding in check(config).findings if finding.severity == "error"]
+
+    assert errors(frame.filter(~early & north)) == []
+    again = early & pl.col("customer").is_in(["north-3", "north-5"]) & (
+        pl.col("time") >= "2024-01-20")
+    (error,) = errors(frame.filter((~early | again) & north))
+    assert "january.csv and later.csv hold the same hours of 2 homes of 'north'" in error
+    assert error.endswith("keep each reading in one file alone")
+    with pytest.raises(TableError, match="hold the same hours"):
+        make_task(Config(task=replace(CONFIG, path=str(folder)))).split_by_partner(
+            tmp_path / "sites")
+
+
+def test_what_older_rules_let_pass_is_checked_again(
+    table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, path=str(table()))
+    key = cache_key(config)
+    assert cache_key(config) == key
+    monkeypatch.setattr("learning.load_table._RULES", ("load_checks.py",))
+    assert cache_key(config) != key
 
 
 def test_a_site_reads_its_own_table(tmp_path: Path) -> None:
