@@ -64,7 +64,7 @@ class Session:
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
         return cls(site, config, agreed_digest(config_json), agreement,
-                   load_partner(config, site.data_path), key)
+                   load_partner(config, site.data_path, site.partner), key)
 
     def join(self) -> JoinReply:
         return JoinReply(self.site.partner, self.key.key_id)

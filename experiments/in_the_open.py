@@ -66,7 +66,7 @@ class Case:
     def of(cls, config: Config) -> Case:
         with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
             config = prepared(config, Path(folder))
-            return cls(config, {name: load_partner(config, config.federation.sites[name])
+            return cls(config, {name: load_partner(config, config.federation.sites[name], name)
                                 for name in config.federation.partners})
 
     @property

@@ -126,7 +126,7 @@ def prepared(config: Config, folder: Path) -> Config:
         config.federation,
         partners=partners,
         sites={name: str(sites[name]) for name in partners},
-        customers={name: _estimate(len(load_partner(config, sites[name]).train))
+        customers={name: _estimate(len(load_partner(config, sites[name], name).train))
                    for name in partners},
     )
     return replace(config, federation=federation).validate()

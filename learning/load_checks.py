@@ -10,7 +10,7 @@ import polars as pl
 
 from conf.schema import TaskConfig
 from learning.load_features import HOURS, MONTH, WEEK
-from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, READINGS, far_off
+from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, far_off
 from learning.load_table import (
     INTERVALS_MINUTES,
     LOADS,
@@ -22,7 +22,6 @@ from learning.load_table import (
     universal,
     with_intervals,
 )
-from learning.partner_file import partner_of
 from learning.table_checks import row_findings
 from learning.tables import Checked, Finding, TableError
 
@@ -60,29 +59,6 @@ def checked_readings(config: TaskConfig) -> pl.DataFrame:
     if errors or readings is None:
         raise TableError(str(config.path), errors)
     return readings
-
-
-def scan_readings(path: Path, config: TaskConfig) -> tuple[str, pl.LazyFrame]:
-    """Partner and canonical readings of a site's file: as written by ``split_by_partner``, or a
-    table (docs/data.md) in which the partner column may be missing (the file's name stands in).
-    Raises TableError."""
-    if path.suffix == ".parquet" and path.is_file():
-        try:
-            frame = pl.scan_parquet(path)
-            schema = dict(frame.collect_schema())
-        except pl.exceptions.PolarsError:
-            schema = {}
-        if schema == dict(READINGS):
-            return partner_of(path), frame
-    table = read_load(path, config)
-    errors = [finding for finding in check_rows(table, config) if finding.severity == "error"]
-    names = table.parsed["partner"].drop_nulls().unique()
-    if len(names) > 1:
-        errors.append(Finding("error", "partner", f"holds {len(names)} partners",
-                              "a site's file holds its own customers only"))
-    if errors:
-        raise TableError(path, errors)
-    return str(names[0]), hourly(table).lazy()
 
 
 def _read_all(path: Path, config: TaskConfig) -> tuple[list[Finding], pl.DataFrame | None]:

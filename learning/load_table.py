@@ -69,8 +69,9 @@ def cache_key(config: TaskConfig) -> str:
     return "readings-" + hashlib.sha256(text_of_all.encode()).hexdigest()[:16]
 
 
-def read_load(path: Path, config: TaskConfig) -> LoadTable:
-    """One file; a missing partner column is filled with the file's name. Raises TableError."""
+def read_load(path: Path, config: TaskConfig, partner: str | None = None) -> LoadTable:
+    """One file; ``partner`` stands in for a missing partner column, else the file's name. Raises
+    TableError."""
     raw = read_raw(path)
     missing = [name for name in ("customer", "time") if name not in raw.columns]
     units = [name for name in LOADS if name in raw.columns]
@@ -85,7 +86,7 @@ def read_load(path: Path, config: TaskConfig) -> LoadTable:
         raise TableError(path, findings)
     parsed = raw.select(
         pl.int_range(first_row(path), len(raw) + first_row(path), dtype=pl.Int64).alias("row"),
-        *(text(name) if name in raw.columns else pl.lit(path.stem).alias(name)
+        *(text(name) if name in raw.columns else pl.lit(partner or path.stem).alias(name)
           for name in ("partner", "customer")),
         *_times(raw.schema["time"]),
         number(units[0]).alias("load"),

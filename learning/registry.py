@@ -36,14 +36,15 @@ def prepare(config: Config) -> Config:
     return replace(config, task=TASKS[config.task.name].prepare(config.task))
 
 
-def load_partner(config: Config, path: Path | str) -> PartnerData:
+def load_partner(config: Config, path: Path | str, partner: str | None = None) -> PartnerData:
     """One partner's arrays, read once per process, file version, task settings and layout.
 
-    Callers share the arrays, so they are made read-only.
+    ``partner``: whose site the file lies at, by its own word; rows of another are refused.
+    Callers share the arrays, so they are made read-only. Raises TableError.
     """
     task = json.dumps([asdict(replace(config.task, path=None)), config.seed,
                        config.model.reads_history], sort_keys=True)
-    return _load(task, str(path), Path(path).stat().st_mtime_ns)
+    return _load(task, str(path), Path(path).stat().st_mtime_ns, partner)
 
 
 def forget_partners() -> None:
@@ -53,10 +54,10 @@ def forget_partners() -> None:
 
 
 @lru_cache(maxsize=1024)  # a simulation's partners; a site has one
-def _load(task: str, path: str, modified_ns: int) -> PartnerData:
+def _load(task: str, path: str, modified_ns: int, partner: str | None) -> PartnerData:
     settings, seed, history = json.loads(task)
     config = TaskConfig(**settings)
-    data = TASKS[config.name](config, seed, history).load(Path(path))
+    data = TASKS[config.name](config, seed, history).load(Path(path), partner)
     data = replace(data, train=data.train.fewest_first())
     for part in (data.train, data.validation, data.test, data.heldout):
         for array in (*part.arrays, part.goals):

@@ -95,9 +95,9 @@ class RetailCross:
         """Partner -> its file of canonical events. Raises TableError, InvalidConfig."""
         return retail.split_by_partner(self._config, RETAILERS, folder)
 
-    def load(self, path: Path) -> PartnerData:
+    def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Arrays of one partner from its file of events. Raises TableError, InvalidConfig."""
-        partner, frame = scan_partner(path)
+        partner, frame = scan_partner(path, site)
         calendar = partner_calendars.of_partner(self._config, partner)
         days = daily(frame)
         names = days["customer"].unique().sort()

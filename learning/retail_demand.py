@@ -77,9 +77,9 @@ class RetailDemand:
         """Partner -> its file of canonical events. Raises TableError."""
         return retail.split_by_partner(self._config, retail.COMPLETE_JOURNEY, folder)
 
-    def load(self, path: Path) -> PartnerData:
+    def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Arrays of one partner from its file of events. Raises TableError."""
-        partner, frame = scan_partner(path)
+        partner, frame = scan_partner(path, site)
         events = read_events(frame, self._config.categories)
         training, out = retail.divided(events.names, partner, self._config, self._seed)
         at = partial(_customers, events, len(self._config.categories), self._history)

@@ -51,10 +51,10 @@ class RetailRepeat:
         """Partner -> its file of canonical events. Raises TableError."""
         return retail.split_by_partner(self._config, retail.COMPLETE_JOURNEY, folder)
 
-    def load(self, path: Path) -> PartnerData:
+    def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Arrays of one partner from its file of events (canonical, or a table as documented in
         docs/data.md). Raises TableError."""
-        partner, frame = scan_partner(path)
+        partner, frame = scan_partner(path, site)
         events = read_events(frame, self._config.categories)
         return self._split(events, partner)
 

@@ -85,13 +85,15 @@ class Table:
 
 def read_table(path: Path | str) -> Table:
     """Read and parse without judging rows. Raises TableError if that is not possible: no file,
-    not a table, a required column missing. A missing ``partner`` column is filled with the
-    file's name only by :func:`learning.site_table.scan_partner`."""
+    not a table, a required column missing. A missing ``partner`` column is filled only by
+    :func:`learning.site_table.scan_partner`."""
     return parse(Path(path), read_raw(Path(path)), REQUIRED)
 
 
-def parse(path: Path, raw: pl.DataFrame, required: Sequence[str]) -> Table:
-    """See :func:`read_table`; ``required``: the columns that must be there."""
+def parse(path: Path, raw: pl.DataFrame, required: Sequence[str],
+          partner: str | None = None) -> Table:
+    """See :func:`read_table`; ``required``: the columns that must be there; ``partner`` stands
+    in for the partner column where it may be missing, else the file's name."""
     missing = [name for name in required if name not in raw.columns]
     if missing:
         raise TableError(path, [Finding(
@@ -102,7 +104,7 @@ def parse(path: Path, raw: pl.DataFrame, required: Sequence[str]) -> Table:
     first = first_row(path)
     parsed = raw.select(
         pl.int_range(first, len(raw) + first, dtype=pl.Int64).alias("row"),
-        *(text(name) if name in raw.columns else pl.lit(path.stem).alias(name)
+        *(text(name) if name in raw.columns else pl.lit(partner or path.stem).alias(name)
           for name in ("partner", "customer")),
         _time(raw.schema["time"]),
         text("category"),
@@ -235,8 +237,17 @@ def _separator(path: Path) -> str:
 
 def text(name: str) -> pl.Expr:
     """A column as text, null where it is empty."""
-    text = pl.col(name).cast(pl.String).str.strip_chars()
-    return pl.when(~text.str.to_lowercase().is_in(_EMPTY)).then(text).alias(name)
+    return _filled(pl.col(name).cast(pl.String)).alias(name)
+
+
+def are_names(column: pl.Expr) -> pl.Expr:
+    """Whether :func:`text` would change nothing in a column of text, and there is no null."""
+    return (_filled(column) == column).fill_null(False).all()
+
+
+def _filled(column: pl.Expr) -> pl.Expr:
+    text = column.str.strip_chars()
+    return pl.when(~text.str.to_lowercase().is_in(_EMPTY)).then(text)
 
 
 def _time(kind: pl.DataType) -> pl.Expr:

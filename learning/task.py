@@ -39,8 +39,9 @@ class Task(Protocol):
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
         """Write one file of events per partner into ``folder``: what each site would hold."""
 
-    def load(self, path: Path) -> PartnerData:
-        """Read one partner's file of events."""
+    def load(self, path: Path, site: str | None = None) -> PartnerData:
+        """Read one partner's file of events. ``site``: the partner whose site it lies at; rows of
+        another are refused, and rows without a partner are its own. Raises TableError."""
 
     def describe(self) -> dict[str, object]:
         """Where the data comes from, without data: name, source, digest, partners, features."""

@@ -24,9 +24,10 @@ from conf.schema import TaskConfig
 from learning import load_table, simulated_homes
 from learning.customers import Customers, InputShape, PartnerData, concatenate
 from learning.holdout import first_by_hash, held_out
-from learning.load_checks import checked_readings, scan_readings
+from learning.load_checks import checked_readings
 from learning.load_features import BOUND, HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
 from learning.load_readings import homes
+from learning.load_site import scan_readings
 from learning.losses import Huber
 from learning.metrics import MeanAbsoluteError
 from learning.partner_file import cached
@@ -81,9 +82,9 @@ class UtilityLoad:
                           folder)
         return cached(f"homes-{source.digest()[:16]}", source.readings, folder)
 
-    def load(self, path: Path) -> PartnerData:
+    def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Arrays of one partner from its file of readings. Raises TableError."""
-        partner, readings = scan_readings(path, self._config)
+        partner, readings = scan_readings(path, self._config, site)
         return self._split(list(homes(readings)), partner)
 
     def describe(self) -> dict[str, object]:

@@ -45,7 +45,7 @@ class Oracle:
             return None
         sites = config.federation.sites
         return cls(config, make_task(config),
-                   {name: load_partner(config, sites[name]) for name in sorted(sites)},
+                   {name: load_partner(config, sites[name], name) for name in sorted(sites)},
                    lambda number: heads(run, number) if heads else {})
 
     def models(self, shared: NDArray[np.float64], number: int, *,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from flwr.app import RecordDict
 
@@ -21,6 +22,7 @@ from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.types import OpeningClaim, RoundId
 from keyholder.refusals import OpeningRefused
+from learning.tables import TableError
 from privacy.ledger import Ledger
 from strategies import layout
 from strategies.agreement import Agreement
@@ -220,6 +222,23 @@ def test_noise_of_one_configuration_is_not_opened_under_another(configure, clien
         opener = Session.start(to_json(weaker), Site.from_node_config(federation.nodes["east"]))
         with pytest.raises(OpeningRefused, match="tag"):
             opener.open_sum(request)
+
+
+def test_a_site_reads_its_own_partners_data_alone(configure, clients, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Whatever its file is called, and not another partner's."""
+    with clients(configure(task={"holdout_partners": ["east"]})) as federation:
+
+        def start(partner: str, path: object) -> Session:
+            node = {**federation.nodes[partner], "data-path": str(path)}
+            return Session.start(to_json(federation.config), Site.from_node_config(node))
+
+        own = federation.nodes["east"]["data-path"]
+        unnamed = tmp_path / "purchases.csv"
+        pl.read_parquet(own).drop("partner").unique().write_csv(unnamed)
+        assert len(start("east", unnamed).data.heldout) == len(start("east", own).data.heldout) > 0
+        assert len(start("west", unnamed).data.heldout) == 0
+        with pytest.raises(TableError, match="names 'east', and this is the site of 'west'"):
+            start("west", own)
 
 
 def test_a_site_states_its_own_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]

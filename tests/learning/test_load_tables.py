@@ -13,10 +13,12 @@ import pytest
 
 from conf.schema import Config, InvalidConfig, TaskConfig
 from experiments.validate_data import main as validate
-from learning.load_checks import check, check_rows, scan_readings
+from learning.load_checks import check, check_rows
 from learning.load_readings import READINGS
+from learning.load_site import _sound, scan_readings
 from learning.load_table import cache_key, hourly, read_load
 from learning.registry import load_partner, make_task
+from learning.site_table import as_written
 from learning.tables import Finding, TableError
 from tests.learning.load_data import readings
 
@@ -231,6 +233,70 @@ def test_a_site_reads_its_own_table(tmp_path: Path) -> None:
     both.write_csv(tmp_path / "both.csv")
     with pytest.raises(TableError, match="own customers only"):
         scan_readings(tmp_path / "both.csv", CONFIG)
+
+
+def quarters(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same energy in readings of 15 minutes."""
+    return pl.concat([frame.with_columns(pl.col("time") + pl.duration(minutes=15 * part),
+                                         pl.col("load_kwh") / 4) for part in range(4)])
+
+
+def test_what_was_written_for_a_partner_is_read_as_it_is(table: Callable[..., Path],
+                                                         tmp_path: Path) -> None:
+    config = replace(CONFIG, path=str(table(quarters)))
+    files = make_task(Config(task=config)).split_by_partner(tmp_path / "sites")
+    for path in files.values():
+        frame = as_written(path, READINGS, _sound())
+        assert frame is not None
+        assert frame.collect().equals(hourly(read_load(path, CONFIG)))
+
+
+@pytest.mark.parametrize(("change", "refused"), [
+    (quarters, ""),
+    (lambda frame: frame.reverse(), ""),
+    (lambda frame: frame.select(sorted(frame.columns)), ""),
+    (lambda frame: pl.concat([frame, frame]), ""),
+    (lambda frame: pl.concat([frame, frame.tail(5).with_columns(pl.col("load_kwh") + 1)]),
+     "has another reading already"),
+    (lambda frame: pl.concat([frame, frame.tail(5).with_columns(partner=pl.lit("south"))]),
+     "holds 2 partners"),
+    (lambda frame: pl.concat([frame, frame.tail(1).with_columns(
+        pl.lit(datetime(9999, 1, 1)).alias("time"))]), "9999-01-01 00:00 lies more than"),
+    (lambda frame: frame.with_columns(pl.when(pl.int_range(pl.len()) == 7).then(float("inf"))
+                                      .otherwise(pl.col("load_kwh")).alias("load_kwh")),
+     "cannot read 'inf'"),
+    (lambda frame: frame.with_columns(pl.col("load_kwh") * 5000), "is above 1,000 kWh"),
+    (lambda frame: frame.with_columns(pl.lit(" ").alias("customer")), "is empty"),
+], ids=range(10))
+def test_own_parquet_in_canonical_columns_is_checked_as_any_table(
+    tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], refused: str
+) -> None:
+    frame = readings(("north",), homes=3, days=20).sort("customer", "time")
+    path = tmp_path / "meters.parquet"
+    change(frame).write_parquet(path)
+    if refused:
+        with pytest.raises(TableError, match=refused):
+            scan_readings(path, CONFIG)
+    else:
+        got = scan_readings(path, CONFIG)[1].collect()
+        assert got["load_kwh"].to_list() == pytest.approx(frame["load_kwh"].to_list())
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_site_knows_whose_it_is(tmp_path: Path, form: str) -> None:
+    frame = readings(("east",), homes=3, days=20).sort("customer", "time")
+    path = tmp_path / f"meters.{form}"
+
+    def store(frame: pl.DataFrame) -> None:
+        frame.write_parquet(path) if form == "parquet" else frame.write_csv(path)
+
+    store(frame.drop("partner"))
+    assert scan_readings(path, CONFIG, "east")[0] == "east"
+    assert scan_readings(path, CONFIG)[0] == "meters"
+    store(frame)
+    assert scan_readings(path, CONFIG, "east")[0] == "east"
+    with pytest.raises(TableError, match="names 'east', and this is the site of 'west'"):
+        scan_readings(path, CONFIG, "west")
 
 
 def test_a_home_may_pause_for_a_year(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from experiments.validate_data import main
 from learning.retail_repeat import RetailRepeat
 from learning.site_table import scan_partner
 from learning.table_checks import check_file
-from learning.tables import Finding, TableError, prepare_task, with_calendar
+from learning.tables import (
+    Finding,
+    TableError,
+    canonical,
+    prepare_task,
+    read_table,
+    with_calendar,
+)
 
 
 def found(task: TaskConfig, severity: str = "error") -> list[Finding]:
@@ -182,6 +189,43 @@ def test_a_site_holds_one_partner(task: TaskConfig, table: Path, tmp_path: Path)
         scan_partner(table)
     with pytest.raises(TableError, match="no such file"):
         scan_partner(tmp_path / "absent.parquet")
+
+
+def test_a_site_knows_whose_it_is(task: TaskConfig, table: Path, tmp_path: Path) -> None:
+    own = tmp_path / "harbour.csv"
+    west = pl.read_csv(table).filter(pl.col("partner") == "west")
+    west.drop("partner").write_csv(own)
+    assert scan_partner(own, "west")[0] == "west"
+    west.write_csv(own)
+    for path in (own, RetailRepeat(task, 0).split_by_partner(tmp_path / "sites")["west"]):
+        assert scan_partner(path, "west")[0] == "west"
+        with pytest.raises(TableError, match="names 'west', and this is the site of 'east'"):
+            scan_partner(path, "east")
+
+
+@pytest.mark.parametrize(("change", "refused"), [
+    (lambda frame: frame, ""),
+    (lambda frame: frame.with_columns(pl.lit(-1.0).alias("quantity")).head(1), ""),
+    (lambda frame: frame.with_columns(pl.lit(float("nan")).alias("value")), "not a number"),
+    (lambda frame: frame.with_columns(pl.lit(float("inf")).alias("quantity")), "cannot read"),
+    (lambda frame: frame.with_columns(pl.lit(None, pl.String).alias("category")), "is empty"),
+    (lambda frame: frame.with_columns(pl.lit("nan").alias("customer")), "is empty"),
+    (lambda frame: frame.with_columns(
+        pl.when(pl.int_range(pl.len()) > 3).then(pl.lit("east")).otherwise("partner")
+        .alias("partner")), "holds 2 partners"),
+], ids=range(7))
+def test_own_parquet_in_canonical_columns_is_checked_as_any_table(
+    table: Path, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], refused: str
+) -> None:
+    west = canonical(read_table(table)).filter(pl.col("partner") == "west")
+    path = tmp_path / "west.parquet"
+    change(west).write_parquet(path)
+    if refused:
+        with pytest.raises(TableError, match=refused):
+            scan_partner(path)
+    else:
+        rows = scan_partner(path)[1].collect()
+        assert len(rows) == len(change(west).filter(pl.col("quantity") > 0))
 
 
 def test_the_verb(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

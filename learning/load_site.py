@@ -1,0 +1,44 @@
+"""Reading the one file of readings that a partner's site holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from conf.schema import TaskConfig
+from learning.load_checks import check_rows
+from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, READINGS
+from learning.load_table import hourly, read_load
+from learning.site_table import as_written, foreign, own_partner
+from learning.tables import TableError, are_names
+
+
+def scan_readings(path: Path, config: TaskConfig,
+                  site: str | None = None) -> tuple[str, pl.LazyFrame]:
+    """Partner and canonical readings of the file at the ``site`` of a partner: as written by
+    ``split_by_partner``, or a table (docs/data.md) in which the partner column may be missing
+    (the site's name stands in, or the file's where no site is named). Raises TableError."""
+    frame = as_written(path, READINGS, _sound())
+    if frame is not None:
+        return own_partner(path, frame, site), frame
+    table = read_load(path, config, site)
+    errors = [finding for finding in check_rows(table, config) if finding.severity == "error"]
+    errors += foreign(table.parsed["partner"].drop_nulls().unique().to_list(), site)
+    if errors:
+        raise TableError(path, errors)
+    return str(table.parsed["partner"][0]), hourly(table).lazy()
+
+
+def _sound() -> pl.Expr:
+    """Whether the rows are full hours, home by home, each in the order of its time, with no hour
+    twice and none far from the others, and finite loads that a home can have."""
+    time, customer, degrees = pl.col("time"), pl.col("customer"), pl.col("temperature_c")
+    same = (customer == customer.shift()).fill_null(False)
+    homes, step = customer.filter(~same), time.diff()
+    return pl.all_horizontal(
+        are_names(homes), homes.is_unique().all(), time.null_count() == 0,
+        (time.dt.truncate("1h") == time).all(),
+        (~same | step.is_between(pl.duration(hours=1), pl.duration(days=FAR_DAYS))).all(),
+        pl.col("load_kwh").is_between(0, MAX_LOAD_KWH).fill_null(False).all(),
+        degrees.is_finite().all())
