@@ -15,6 +15,7 @@ import numpy as np
 
 from conf.schema import Config, InvalidConfig
 from experiments.series import Place, whole_numbers
+from learning.results import metric_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +88,7 @@ def table(rows: Sequence[Row]) -> str:
     case = Case.of(rows[0].config)
     metric = case.task.metric
     better = "higher" if metric.higher_is_better else "lower"
-    lines = [f"| test {metric.name}, {better} is better | parameters | bytes up a round | "
+    lines = [f"| test {metric_label(metric.name, metric.unit)}, {better} is better | parameters | bytes up a round | "
              "learning rates | " + " | ".join(EPSILONS) + " |",
              "|---|--:|--:|--:|" + "--:|" * len(EPSILONS)]
     for row in rows:
@@ -131,7 +132,8 @@ def draw(tables: Mapping[str, Sequence[Row]]) -> Figure:
     for axes, task in zip(panels, tasks, strict=False):
         metric = make_task(prepare(tables[task][0].config)).metric
         better = "higher" if metric.higher_is_better else "lower"
-        axes.set_ylabel(f"{task}\ntest {metric.name}\n({better} is better)", fontsize=9)
+        axes.set_ylabel(f"{task}\ntest {metric_label(metric.name, metric.unit)}\n"
+                        f"({better} is better)", fontsize=9)
     panels[-1].set_xticks(range(len(EPSILONS)), list(EPSILONS))
     legend_above(panels[0], columns=5)
     return figure
