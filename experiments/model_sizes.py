@@ -88,8 +88,8 @@ def table(rows: Sequence[Row]) -> str:
     case = Case.of(rows[0].config)
     metric = case.task.metric
     better = "higher" if metric.higher_is_better else "lower"
-    lines = [f"| test {metric_label(metric.name, metric.unit)}, {better} is better | parameters | bytes up a round | "
-             "learning rates | " + " | ".join(EPSILONS) + " |",
+    lines = [f"| test {metric_label(metric.name, metric.unit)}, {better} is better | parameters | "
+             "bytes up a round | learning rates | " + " | ".join(EPSILONS) + " |",
              "|---|--:|--:|--:|" + "--:|" * len(EPSILONS)]
     for row in rows:
         size, sent = upload(case.under(row.config).config)
