@@ -40,6 +40,10 @@ Settings that the table is judged by are given as in `veilsum simulate`, for exa
   veilsum validate-data purchases.csv 'task.categories=[MILK,BREAD]' task.history_days=56
   veilsum validate-data meters.csv task=utility_load task.time_zone=Europe/Paris
 
+The file that lies at one partner's site is checked as the site reads it; it may lack the partner
+column, and holds no other partner:
+  veilsum validate-data meters.csv --site north task=utility_load
+
 Exit code: 0 usable (there may be warnings), 2 not usable.
 """
 
@@ -51,9 +55,13 @@ def main(argv: list[str]) -> int:
         epilog=FORMAT)
     parser.add_argument("file", metavar="FILE", type=Path,
                         help="CSV or Parquet; a folder of them for task=utility_load")
+    parser.add_argument("--site", metavar="PARTNER",
+                        help="FILE is what lies at this partner's site, not a whole federation")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                         help="task and its settings, as in `veilsum simulate`")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
+    if options.site is not None and options.file.is_dir():
+        parser.error(f"--site: {options.file} is a folder, and a site's data-path is one file")
     from experiments.launch import compose_and_run
 
     judged: list[int] = []
@@ -61,34 +69,39 @@ def main(argv: list[str]) -> int:
     code = compose_and_run(
         "veilsum validate-data", options.overrides,
         lambda config: judged.append(
-            _validate(config.task, options.file, options.overrides)))
+            _validate(config.task, options.file, options.overrides, options.site)))
     return code or max(judged)
 
 
-def _validate(task: TaskConfig, path: Path, overrides: list[str]) -> int:
+def _validate(task: TaskConfig, path: Path, overrides: list[str], site: str | None) -> int:
     from dataclasses import replace
 
     from rich.console import Console
     from rich.markup import escape
 
     console = Console()
-    checked = _check(replace(task, path=str(path)))
+    checked = _check(replace(task, path=str(path)), site)
     if checked.findings:
         console.print(_findings_table(checked.findings, path))
     if checked.errors:
-        console.print(f"[bold red]{path} cannot be used: {checked.errors} kinds of errors.")
+        kinds = "1 kind" if checked.errors == 1 else f"{checked.errors} kinds"
+        console.print(f"[bold red]{path} cannot be used: {kinds} of errors.")
         return 2
     console.print(_partners_table(checked))
     console.print(checked.summary, highlight=False)
+    if site is not None:
+        console.print(f"[green]Usable[/] at the site of {escape(site)}, as data-path of its node "
+                      "configuration", highlight=False)
+        return 0
     typed = shlex.join([f"task.path={path}", *overrides])
     console.print(f"[green]Usable:[/] veilsum simulate {escape(typed)}", highlight=False)
     return 0
 
 
-def _check(task: TaskConfig) -> Checked:
+def _check(task: TaskConfig, site: str | None) -> Checked:
     from learning import load_checks, table_checks
 
-    return (load_checks if task.name == "utility_load" else table_checks).check(task)
+    return (load_checks if task.name == "utility_load" else table_checks).check(task, site)
 
 
 def _findings_table(found: Sequence[Finding], path: Path) -> object:

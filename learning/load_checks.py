@@ -22,7 +22,7 @@ from learning.load_table import (
     universal,
     with_intervals,
 )
-from learning.table_checks import row_findings
+from learning.table_checks import federation, row_findings
 from learning.tables import Checked, Finding, TableError
 
 FEW_HOMES = 10
@@ -36,12 +36,13 @@ class _Read:
     readings: pl.DataFrame | None
 
 
-def check(config: TaskConfig) -> Checked:
-    """All findings about the readings of ``config.path``, errors first."""
-    found, readings = _read_all(Path(str(config.path)), config)
+def check(config: TaskConfig, site: str | None = None) -> Checked:
+    """All findings about the readings of ``config.path``, errors first. ``site``: the partner who
+    has the file to itself, if one does."""
+    found, readings = _read_all(Path(str(config.path)), config, site)
     if readings is None:
         return Checked(tuple(found))
-    found += check_partners(readings, config)
+    found += check_partners(readings, config, site)
     counts = readings.group_by("partner").agg(pl.col("customer").n_unique(), pl.len()).sort(
         "partner")
     found.sort(key=lambda finding: finding.severity != "error")
@@ -61,7 +62,8 @@ def checked_readings(config: TaskConfig) -> pl.DataFrame:
     return readings
 
 
-def _read_all(path: Path, config: TaskConfig) -> tuple[list[Finding], pl.DataFrame | None]:
+def _read_all(path: Path, config: TaskConfig,
+              site: str | None = None) -> tuple[list[Finding], pl.DataFrame | None]:
     """Findings of every file, by its name where there are several, and all readings."""
     found: list[Finding] = []
     parts: dict[str, pl.DataFrame] = {}
@@ -70,7 +72,7 @@ def _read_all(path: Path, config: TaskConfig) -> tuple[list[Finding], pl.DataFra
     except TableError as error:
         return list(error.findings), None
     for file in files:
-        read = _read(file, config)
+        read = _read(file, config, site)
         found += read.findings if len(files) == 1 else [
             replace(finding, text=f"{file.name}: {finding.text}") for finding in read.findings]
         if read.readings is not None:
@@ -99,9 +101,9 @@ def _overlaps(parts: Mapping[str, pl.DataFrame]) -> Iterator[Finding]:
                 "keep each reading in one file alone")
 
 
-def _read(file: Path, config: TaskConfig) -> _Read:
+def _read(file: Path, config: TaskConfig, site: str | None) -> _Read:
     try:
-        table = read_load(file, config)
+        table = read_load(file, config, site)
     except TableError as error:
         return _Read(list(error.findings), None)
     found = check_rows(table, config)
@@ -115,16 +117,13 @@ def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
             *_zones(table, config)]
 
 
-def check_partners(readings: pl.DataFrame, config: TaskConfig) -> list[Finding]:
+def check_partners(readings: pl.DataFrame, config: TaskConfig,
+                   site: str | None = None) -> list[Finding]:
     """What only all readings together show."""
     partners = readings.group_by("partner").agg(pl.col("customer").n_unique()).sort("partner")
     if not len(readings):
         return [Finding("error", "", "no hour is complete", "give every reading of an hour")]
-    found = []
-    if len(partners) < 2:
-        found.append(Finding(
-            "error", "partner", f"there is only one partner, {partners['partner'][0]!r}",
-            "a federation needs at least 2 (3 with privacy=noise_shares)"))
+    found = federation(partners["partner"].to_list(), site)
     for partner, count in partners.iter_rows():
         if count < FEW_HOMES:
             found.append(Finding("warning", "customer", f"{partner!r} has only {count} homes",

@@ -10,7 +10,8 @@ from conf.schema import TaskConfig
 from learning.load_checks import check_rows
 from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, READINGS
 from learning.load_table import hourly, read_load
-from learning.site_table import as_written, foreign, own_partner
+from learning.site_table import as_written, own_partner
+from learning.table_checks import foreign
 from learning.tables import TableError, are_names
 
 

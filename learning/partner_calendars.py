@@ -16,10 +16,10 @@ def interval(first: str, last: str) -> str:
     return f"{first}/{last}"
 
 
-def of_table(config: TaskConfig) -> TaskConfig:
+def of_table(config: TaskConfig, site: str | None = None) -> TaskConfig:
     """``config`` with the first and last day of each partner of its table. Raises TableError."""
     day = pl.col("time").dt.date().cast(pl.String)
-    rows = canonical(read_table(str(config.path))).group_by("partner").agg(
+    rows = canonical(read_table(str(config.path), site)).group_by("partner").agg(
         day.min().alias("first"), day.max().alias("last")).sort("partner")
     return replace(config, calendars={
         partner: config.calendars.get(partner, interval(first, last))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from learning.partner_file import COLUMNS
-from learning.table_checks import check_rows
-from learning.tables import Finding, TableError, are_names, canonical, parse, read_raw
+from learning.table_checks import check_rows, foreign
+from learning.tables import TableError, are_names, canonical, read_table
 
 
 def scan_partner(path: Path, site: str | None = None) -> tuple[str, pl.LazyFrame]:
@@ -24,7 +24,7 @@ def scan_partner(path: Path, site: str | None = None) -> tuple[str, pl.LazyFrame
     frame = as_written(path, COLUMNS, sound)
     if frame is not None:
         return own_partner(path, frame, site), frame
-    table = parse(path, read_raw(path), ("customer", "time", "category"), site)
+    table = read_table(path, site=site or path.stem)
     errors = [finding for finding in check_rows(table) if finding.severity == "error"]
     errors += foreign(table.parsed["partner"].drop_nulls().unique().to_list(), site)
     if errors:
@@ -61,15 +61,3 @@ def own_partner(path: Path, frame: pl.LazyFrame, site: str | None) -> str:
     if errors:
         raise TableError(path, errors)
     return name
-
-
-def foreign(names: Sequence[str], site: str | None) -> list[Finding]:
-    """What is wrong with the partners that a file at the ``site`` of one names."""
-    if len(names) > 1:
-        return [Finding("error", "partner", f"holds {len(names)} partners",
-                        "a site's file holds its own customers only")]
-    if site is not None and names and names[0] != site:
-        return [Finding("error", "partner", f"names {names[0]!r}, and this is the site of {site!r}",
-                        f"let the site's data-path name the file of {site!r}, or its partner be "
-                        f"{names[0]!r}")]
-    return []

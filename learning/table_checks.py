@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -31,31 +31,32 @@ FEW_CUSTOMERS = 100
 _LARGE_BYTES = 4 << 30
 
 
-def check_file(config: TaskConfig) -> tuple[list[Finding], Table | None]:
+def check_file(config: TaskConfig,
+               site: str | None = None) -> tuple[list[Finding], Table | None]:
     """All findings about the table of ``config.path``, errors first, and the table if it could
-    be read at all."""
+    be read at all. ``site``: the partner who has it to itself, if one does."""
     try:
-        table = read_table(str(config.path))
+        table = read_table(str(config.path), site)
     except TableError as error:
         return list(error.findings), None
-    found = [*check_rows(table), *check_partners(table, config)]
+    found = [*check_rows(table), *check_partners(table, config, site)]
     return sorted(found, key=lambda finding: finding.severity != "error"), table
 
 
-def check(config: TaskConfig) -> Checked:
+def check(config: TaskConfig, site: str | None = None) -> Checked:
     """The same for a person: findings, and what each partner brings."""
-    found, table = check_file(config)
+    found, table = check_file(config, site)
     if table is None or any(finding.severity == "error" for finding in found):
         return Checked(tuple(found))
     counts = canonical(table).group_by("partner").agg(
         pl.col("customer").n_unique(), pl.len()).sort("partner")
     if config.name == "retail_cross":
-        config = partner_calendars.of_table(config)
+        config = partner_calendars.of_table(config, site)
         tests = (f"{partner} {partner_calendars.of_partner(config, partner).test_snapshot}"
                  for partner in sorted(config.calendars))
         return Checked(tuple(found), tuple(counts.iter_rows()), "purchases",
                        f"Test snapshots: {', '.join(tests)}.")
-    config = prepare_task(config)
+    config = prepare_task(config, site)
     return Checked(
         tuple(found), tuple(counts.iter_rows()), "purchases",
         f"Training snapshots {', '.join(config.train_snapshots)}; validation "
@@ -77,21 +78,23 @@ def check_rows(table: Table) -> list[Finding]:
     return [*_cells(table), *_quantities(table), *_duplicates(table), *_size(table)]
 
 
-def check_partners(table: Table, config: TaskConfig) -> list[Finding]:
+def check_partners(table: Table, config: TaskConfig, site: str | None = None) -> list[Finding]:
     """What only the whole table under the task's calendar and vocabulary shows."""
     rows = canonical(table)
     if not len(rows):
         return [Finding("error", "", "no row is complete and has a quantity above 0",
                         "fix the rows")]
     if config.name == "retail_cross":
-        return _own_calendars(rows, config)
-    config = prepare_task(config)
-    return [*_categories(rows, config), *_calendar(rows, config), *_customers(rows, config)]
+        return _own_calendars(rows, config, site)
+    config = prepare_task(config, site)
+    return [*_categories(rows, config), *_calendar(rows, config),
+            *_customers(rows, config, site)]
 
 
-def _own_calendars(rows: pl.DataFrame, config: TaskConfig) -> list[Finding]:
+def _own_calendars(rows: pl.DataFrame, config: TaskConfig, site: str | None) -> list[Finding]:
     """Each partner under its own calendar; no vocabulary."""
-    config, found = partner_calendars.of_table(config), list(_federation(rows))
+    found = federation(rows["partner"].unique().sort().to_list(), site)
+    config = partner_calendars.of_table(config, site)
     for (partner,), own in sorted(rows.partition_by("partner", as_dict=True).items()):
         try:
             calendar = partner_calendars.of_partner(config, partner)
@@ -195,8 +198,8 @@ def _calendar(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
                       f"({begin} to {end - timedelta(days=1)})", "they are not used")
 
 
-def _customers(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
-    yield from _federation(rows)
+def _customers(rows: pl.DataFrame, config: TaskConfig, site: str | None) -> Iterator[Finding]:
+    yield from federation(rows["partner"].unique().sort().to_list(), site)
     yield from _enough(rows, config)
     shared = rows.select("partner", "customer").unique()["customer"].is_duplicated().sum()
     if shared:
@@ -204,11 +207,27 @@ def _customers(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
                       "they count as different customers, each protected by itself")
 
 
-def _federation(rows: pl.DataFrame) -> Iterator[Finding]:
-    names = rows["partner"].unique()
-    if len(names) < 2:
-        yield Finding("error", "partner", f"there is only one partner, {names[0]!r}",
-                      "a federation needs at least 2 (3 with privacy=noise_shares)")
+def federation(names: Sequence[str], site: str | None) -> list[Finding]:
+    """What is wrong with the partners that a table names: of a whole federation, or at a site."""
+    if site is not None:
+        return foreign(names, site)
+    if len(names) > 1:
+        return []
+    return [Finding("error", "partner", f"there is only one partner, {names[0]!r}",
+                    "a federation needs at least 2 (3 with privacy=noise_shares); to check the "
+                    "file of one site, add --site PARTNER")]
+
+
+def foreign(names: Sequence[str], site: str | None) -> list[Finding]:
+    """What is wrong with the partners that a file at the ``site`` of one names."""
+    if len(names) > 1:
+        return [Finding("error", "partner", f"holds {len(names)} partners",
+                        "a site's file holds its own customers only")]
+    if site is not None and names and names[0] != site:
+        return [Finding("error", "partner", f"names {names[0]!r}, and this is the site of {site!r}",
+                        f"let the site's data-path name the file of {site!r}, or its partner be "
+                        f"{names[0]!r}")]
+    return []
 
 
 def _enough(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:

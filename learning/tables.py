@@ -83,18 +83,14 @@ class Table:
     parsed: pl.DataFrame
 
 
-def read_table(path: Path | str) -> Table:
-    """Read and parse without judging rows. Raises TableError if that is not possible: no file,
-    not a table, a required column missing. A missing ``partner`` column is filled only by
-    :func:`learning.site_table.scan_partner`."""
-    return parse(Path(path), read_raw(Path(path)), REQUIRED)
-
-
-def parse(path: Path, raw: pl.DataFrame, required: Sequence[str],
-          partner: str | None = None) -> Table:
-    """See :func:`read_table`; ``required``: the columns that must be there; ``partner`` stands
-    in for the partner column where it may be missing, else the file's name."""
-    missing = [name for name in required if name not in raw.columns]
+def read_table(file: Path | str, site: str | None = None) -> Table:
+    """Read and parse without judging rows. ``site``: a partner who has the file to itself; only
+    then may the partner column be missing. Raises TableError if that is not possible: no file,
+    not a table, a required column missing."""
+    path = Path(file)
+    raw = read_raw(path)
+    missing = [name for name in REQUIRED if name not in raw.columns
+               and (name != "partner" or site is None)]
     if missing:
         raise TableError(path, [Finding(
             "error", name, "the column is missing",
@@ -104,7 +100,7 @@ def parse(path: Path, raw: pl.DataFrame, required: Sequence[str],
     first = first_row(path)
     parsed = raw.select(
         pl.int_range(first, len(raw) + first, dtype=pl.Int64).alias("row"),
-        *(text(name) if name in raw.columns else pl.lit(partner or path.stem).alias(name)
+        *(text(name) if name in raw.columns else pl.lit(site).alias(name)
           for name in ("partner", "customer")),
         _time(raw.schema["time"]),
         text("category"),
@@ -121,7 +117,7 @@ def canonical(table: Table) -> pl.DataFrame:
             .select(pl.col(name).cast(kind) for name, kind in COLUMNS.items()))
 
 
-def prepare_task(config: TaskConfig) -> TaskConfig:
+def prepare_task(config: TaskConfig, site: str | None = None) -> TaskConfig:
     """Everything a run must agree on made explicit: the calendar, and the vocabulary if
     ``top_categories`` asks for one. Idempotent. Reads the table of ``path``, if there is one.
     Raises InvalidConfig, TableError."""
@@ -135,7 +131,7 @@ def prepare_task(config: TaskConfig) -> TaskConfig:
     if not config.top_categories and config.train_snapshots and config.validation_snapshot and (
             config.test_snapshot):
         return config
-    rows = canonical(read_table(config.path))
+    rows = canonical(read_table(config.path, site))
     if not len(rows):
         raise TableError(config.path, [Finding(
             "error", "", "no row is complete and has a quantity above 0", "fix the rows")])

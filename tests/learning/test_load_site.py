@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from experiments.validate_data import main
 from learning.load_site import scan_readings
 from learning.tables import TableError
 from tests.learning.load_data import CONFIG, every, quarters, readings, write
@@ -71,3 +72,24 @@ def test_a_site_knows_whose_it_is(tmp_path: Path, form: str) -> None:
     assert scan_readings(path, CONFIG, "east")[0] == "east"
     with pytest.raises(TableError, match="names 'east', and this is the site of 'west'"):
         scan_readings(path, CONFIG, "west")
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["--site", "east"], 0, "Usable at the site of east"),
+    (["--site", "west"], 2, "this is the site of 'west'"),
+    ([], 2, "add --site PARTNER")])
+def test_the_file_of_one_site_can_be_validated(
+    words: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    path = tmp_path / "meters.csv"
+    readings(("east",), homes=3, days=80).write_csv(path)
+    assert main([str(path), *words, "task=utility_load"]) == code
+    assert said in capsys.readouterr().out
+
+
+def test_a_site_has_no_folder_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), "--site", "east", "task=utility_load"])
+    assert "is a folder" in capsys.readouterr().err

@@ -241,3 +241,20 @@ def test_the_verb(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     assert "quantity   optional" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["retail_repeat", "retail_cross"])
+def test_the_file_of_one_site_can_be_validated(
+    task: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pl.read_csv(table, infer_schema=False)
+    name = rows["partner"][0]
+    path = tmp_path / "purchases.csv"
+    rows.filter(pl.col("partner") == name).drop("partner").write_csv(path)
+    words = [str(path), "--site", name, f"task={task}"]
+    words += ["task.top_categories=5"] if task == "retail_repeat" else []
+    assert main(words) == 0
+    assert f"Usable at the site of {name}" in capsys.readouterr().out
+    rows.write_csv(path)
+    assert main(words) == 2
+    assert "partners" in capsys.readouterr().out
