@@ -100,6 +100,9 @@ class TaskConfig:
                      f"{self.time_zone!r} is not a time zone such as Europe/Paris")
         _require(self.simulated_homes == 0 or self.simulated_homes >= 100, "task.simulated_homes",
                  f"eight partners need 100 at least, got {self.simulated_homes}")
+        for key in ("simulated_homes", "time_zone"):
+            _require(self.name == "utility_load" or not getattr(self, key), f"task.{key}",
+                     "is for task=utility_load")
         _require(not self.simulated_homes or self.path is None, "task.simulated_homes",
                  "is for the homes that come with the task; drop it or task.path")
         for name in ("validation_fraction", "test_fraction"):

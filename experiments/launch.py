@@ -41,8 +41,8 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
         with around or nullcontext():
             application()
     except KeyboardInterrupt:
-        print("\nstopped; the MLflow run is marked as killed (with federation.folder, and "
-              "without -m, the same command goes on)", file=sys.stderr)
+        print("\nstopped; the MLflow run is marked as killed (with federation.folder the same "
+              "command goes on with it)", file=sys.stderr)
         return 130
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
@@ -72,6 +72,9 @@ def _report(program: str, error: Exception) -> int:
     from strategies.cohort import KeysDiffer, TooFewUpdates
     from strategies.fedavg import OpeningFailed
 
+    if isinstance(error, HydraException):  # of another point of a sweep
+        print(f"{program}: {_explain(error)}", file=sys.stderr)
+        return 2
     if not isinstance(error, InvalidConfig | TooFewUpdates | KeysDiffer | OpeningFailed
                       | NoSuchRun | TrackingFailed):
         raise error

@@ -30,8 +30,8 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 ABOUT = """Train federations with small and large models under noise shares, in one process and
 without ciphers (experiments.in_the_open), and print the exact test metric over all partners'
 customers, a table per task. At each ε each model learns at a rate of its own, chosen on validation
-customers of the first seed. A run that FILE of --keep holds already is not made again: interrupt
-and call again as you like."""
+customers of the first seed. A run that FILE of --keep holds already is not made again, whatever
+became of code and data since (name another FILE then): interrupt and call again as you like."""
 
 
 def main(argv: list[str]) -> int:

@@ -188,7 +188,10 @@ def _fact_lines(result: RunResult) -> list[tuple[str, str]]:
         lines.append(("warning", result.warning))
     released = "  ".join(f"{name} {value}" for name, value in _released(result))
     if released and result.comparisons:
-        lines.append(("released", f"{released} (held-out customers, noised)"))
+        noised = ", noised" if math.isfinite(result.epsilon) else ""
+        alike = "; customers count alike, compare them with each other" if (
+            result.metric == "auc") else ""
+        lines.append(("released", f"{released} (held-out customers{noised}{alike})"))
     lines.append(("encryption", f"{result.encryption}, {result.upload_bytes_per_parameter:.2f} "
                   f"bytes per parameter and upload ({result.parameters:,} parameters)"))
     lines.append(("time", f"{result.seconds:.0f} s for {result.rounds} rounds"))

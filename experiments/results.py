@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.schema import Config, InvalidConfig
-from experiments.series import Place, averaged_row, interval_text, whole_numbers, with_run
+from experiments.series import (
+    Place,
+    averaged_row,
+    interval_text,
+    smallest_partner,
+    whole_numbers,
+    with_run,
+)
 from learning.results import Comparison, RunResult
 
 
@@ -86,8 +93,7 @@ def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
     """Rows: settings; columns: test metric of all, of held-out customers, of the smallest
     partner; and the paired gains. The baselines stand above, once: they do not depend on ε."""
     first = collected[0][1][0]
-    smallest = min((row for row in first.comparisons if row.partner not in ("all", "held out")),
-                   key=lambda row: row.customers).partner
+    smallest = smallest_partner(first.comparisons)
     groups = ("all", "held out", smallest)
     better = "" if first.higher_is_better else ", lower is better"
     lines = [f"| test {first.metric_label}{better}, mean of {len(collected[0][1])} seeds | all | "

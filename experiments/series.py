@@ -80,6 +80,12 @@ def averaged_row(rows: Sequence[Comparison]) -> Comparison:
                    **merged)
 
 
+def smallest_partner(rows: Iterable[Comparison]) -> str:
+    """The partner with the fewest test customers, but any."""
+    return min((row for row in rows if row.partner not in ("all", "held out") and row.customers),
+               key=lambda row: row.customers).partner
+
+
 def with_run(config: Config, name: str, seed: int) -> Config:
     """The configuration of one run of a series, named after its place in it."""
     tracking = replace(config.tracking, run_name=f"{name}-seed{seed}")

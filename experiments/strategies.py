@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.schema import InvalidConfig
-from experiments.series import Place, averaged_row, interval_text, whole_numbers
+from experiments.series import (
+    Place,
+    averaged_row,
+    interval_text,
+    smallest_partner,
+    whole_numbers,
+)
 from learning.results import Comparison, metric_label
 
 if TYPE_CHECKING:
@@ -93,8 +99,7 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
     cases = [Case.of(replace(composed(f"task={task}"), seed=seed)) for seed in seeds]
     rows = (DEFAULT, *ROWS)
     found = [_compared(cases, protection, rows) for _, protection in PROTECTIONS]
-    smallest = min((row for row in found[0][0].values() if row.partner not in ("all", "held out")),
-                   key=lambda row: row.customers).partner
+    smallest = smallest_partner(found[0][0].values())
     metric = cases[0].task.metric
     better = "" if metric.higher_is_better else ", lower is better"
     columns = [f"{name}: {about}" for name, _ in PROTECTIONS

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from conf.schema import Config
+from conf.compose import from_hydra
+from conf.schema import Config, InvalidConfig
 from experiments.launch import Stopped
 from experiments.series import averaged_row
 from learning.results import Comparison, RunResult
@@ -57,6 +58,7 @@ class Sweep:
             Console().print(result_table(self.simulate(config)))
             return
         if self._parent is None:
+            check_points(self.argv)
             self._parent = self._stack.enter_context(_begin(config, keys))
         settings = {key: value for key, value in _typed_now().items() if key in keys}
         Console().print(f"\n[bold]{_label(settings)}", highlight=False)
@@ -100,9 +102,39 @@ def swept_keys(argv: Sequence[str]) -> tuple[str, ...]:
 
     if not {"-m", "--multirun"} & set(argv):
         return ()
-    typed = [argument for argument in argv if "=" in argument and not argument.startswith("-")]
     return tuple(override.key_or_group for override in OverridesParser.create().parse_overrides(
-        typed) if override.is_sweep_override())
+        _typed(argv)) if override.is_sweep_override())
+
+
+def _typed(argv: Sequence[str]) -> list[str]:
+    return [argument for argument in argv if "=" in argument and not argument.startswith("-")]
+
+
+def check_points(argv: Sequence[str]) -> None:
+    """Raises InvalidConfig, or what Hydra raises, for a point that could only fail, or could not
+    stand in one table with the others: before hours of work, not after."""
+    from hydra import compose
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    overrides = OverridesParser.create().parse_overrides(_typed(argv))
+    points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
+    configs = [from_hydra(compose("config", overrides=point)) for point in points]
+    tasks = {config.task.name: config for config in configs}
+    labels = {name: _metric_label(config) for name, config in tasks.items() if len(tasks) > 1}
+    if len(set(labels.values())) > 1:
+        raise InvalidConfig("task", "a sweep ends in one table and figure, and these differ in "
+                            "their metric: " + ", ".join(
+                                f"{name} has {label}" for name, label in labels.items())
+                            + "; sweep each task by itself")
+
+
+def _metric_label(config: Config) -> str:
+    from learning.registry import make_task, prepare
+    from learning.results import metric_label
+
+    metric = make_task(prepare(config)).metric
+    return metric_label(metric.name, metric.unit)
 
 
 def sweep_figures(points: Sequence[Point]) -> dict[str, Figure]:

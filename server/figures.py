@@ -41,12 +41,14 @@ class NewcomerPoint:
 def learning_curve(rounds: Sequence[int], released: Sequence[float],
                    oracle: Sequence[float] | None, naive: float | None, local: float | None,
                    pooled: float | None, *, metric: str = "AUC",
-                   errors: Sequence[float] | None = None, behind: bool = False) -> Figure:
+                   errors: Sequence[float] | None = None, behind: bool = False,
+                   as_released: Sequence[float] | None = None) -> Figure:
     """Quality over rounds, against three fixed lines.
 
     ``released`` is what an operator sees (noised sums); ``oracle`` the exact value, which only a
     simulation knows; ``errors`` the standard error that noise gives the released one, drawn as
-    a band. ``behind``: the released value of a round describes the model that it began with, and
+    a band; ``as_released`` the same measure without noise, where it is another than the exact one.
+    ``behind``: the released value of a round describes the model that it began with, and
     nobody but key holders can know more. A reference that is None or NaN is left out.
     """
     figure, axes = titled_axes("Does the federation beat what partners have today?")
@@ -60,6 +62,9 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     if oracle is not None:
         axes.plot(rounds, released, color=BLUE, alpha=0.35, linewidth=1.2, marker=dot,
                   label="as released (noised)")
+        if as_released is not None:
+            axes.plot(rounds, as_released, color=BLUE, alpha=0.6, linewidth=1.6, linestyle=":",
+                      marker=dot, label="the same without noise")
         axes.plot(rounds, oracle, color=BLUE, linewidth=2.4, marker=dot,
                   label="exact (simulation only)")
     else:
@@ -70,7 +75,8 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     shown = [item for item in references if item[0] is not None and math.isfinite(item[0])]
     for value, color, _, dash in shown:
         axes.axhline(value, color=color, linestyle=dash, linewidth=1.6)
-    _limit_to_story(axes, released, [*(oracle or []), *(value for value, *_ in shown)])
+    _limit_to_story(axes, released, [*(oracle or []), *(as_released or []),
+                                     *(value for value, *_ in shown)])
     _label_right(axes, [(value, f"{name} {value:.3f}", color) for value, color, name, _ in shown])
     axes.set_xlabel("round")
     axes.set_ylabel(f"{metric} on validation, all partners")

@@ -112,6 +112,7 @@ def _figures(work: Recording, comparisons: tuple[Comparison, ...],
             lines.get(f"oracle/val/{name}_naive"), lines.get(f"oracle/val/{name}_local"),
             lines.get(f"oracle/val/{name}_pooled"), metric=label,
             errors=work.column(f"val/{name}_error"),
+            as_released=work.column(f"oracle/val/{name}_as_released"),
             behind=config.encryption.opening == "sealed"),
         "epsilon_over_rounds": epsilon_over_rounds(
             rounds, work.column("privacy/epsilon") or [],

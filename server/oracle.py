@@ -21,6 +21,7 @@ from learning.registry import head_mask, load_partner, make_model, make_task
 from learning.results import Comparison
 from learning.task import Task
 from learning.training import customer_losses, scores
+from privacy.clipping import clip_and_sum
 from strategies.optimiser import ServerState
 
 Heads = Callable[[str, int], Mapping[str, ServerState]]
@@ -67,9 +68,11 @@ class Oracle:
         """Exact validation metric and training loss of each partner's model."""
         losses = [customer_losses(models[name], data.train, self.task.loss)
                   for name, data in self.data.items()]
-        return {
-            self._name(): self._metric({name: scores(models[name], data.validation)
-                                        for name, data in self.data.items()}),
+        found = {name: scores(models[name], data.validation) for name, data in self.data.items()}
+        released = {self._name("_as_released"): self._as_released(found)} if (
+            self.task.metric.name == "auc") else {}
+        return released | {
+            self._name(): self._metric(found),
             "oracle/train/loss": float(np.nanmean(np.concatenate(losses))),
         }
 
@@ -98,6 +101,14 @@ class Oracle:
 
     def _name(self, ending: str = "") -> str:
         return f"oracle/val/{self.task.metric.name}{ending}"
+
+    def _as_released(self, score: Mapping[str, NDArray[np.floating]]) -> float:
+        """What ``val/auc`` would be without noise and without older rounds: of binned scores, and
+        with customers that count about alike (learning.auc.EDGES)."""
+        metric = self.task.metric
+        return metric.released(sum(
+            (clip_and_sum(metric.statistics(score[name], data.validation), metric.clip)
+             for name, data in self.data.items()), start=np.zeros(metric.size)))
 
     def _metric(self, score: Mapping[str, NDArray[np.floating]]) -> float:
         return exact(self.task.metric, [(data.validation, score[name])

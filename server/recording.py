@@ -85,8 +85,8 @@ class Recording:
         self.progress.round(report.round, metrics)
 
     def _released(self, report: RoundReport) -> dict[str, float]:
-        """``val/...`` and ``train/loss`` describe the model that the round began with: they were
-        summed by those who had that model, and are opened with the update that moves it."""
+        """Of models up to that which the round began with: their statistics were summed by those
+        who had that model, and are opened with the update that moves it."""
         plan = self.agreement.training
         divisor = sum(self.config.federation.customers[partner] for partner in report.answered)
         stds = noise_stds(plan, len(report.answered))

@@ -46,7 +46,8 @@ class ReleasedMetrics:
     def after_round(
         self, sums: Mapping[str, Vector], divisor: float, noise_std: float
     ) -> dict[str, float]:
-        """``val/<metric>``, its error, and ``train/loss`` of the model the round began with.
+        """``val/<metric>``, with its error from noise alone, of the models so far, the newest that
+        which the round began with, whose ``train/loss`` it is.
 
         noise_std: of one number of the statistics, in units of the sum.
         """

@@ -95,8 +95,11 @@ def run_note(trust: str) -> str:
         f"**Trust.** {trust}\n\n"
         "**Names.** `val/`, `test/` and `train/` are noised sums, as a deployment's operator sees "
         "them. `oracle/` is exact, not private, and exists in a simulation only. A value that is "
-        "not finite is a tag `not_finite.<name>`. `val/` and `train/` at a step describe the model "
-        "that this round began with.\n\n"
+        "not finite is a tag `not_finite.<name>`. `train/` at a step describes the model that this "
+        "round began with; `val/` averages over about the last third of the models before it, and "
+        "its error is that of the noise alone. In a released AUC customers count about alike, "
+        "however many examples they have: compare it with the released AUC of the naive rule, not "
+        "with exact ones.\n\n"
         "Pictures: *Artifacts* > *figures*."
     )
 

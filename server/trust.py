@@ -45,7 +45,8 @@ def trust_statement(config: Config) -> dict[str, str]:
         "privacy": config.privacy.name,
         "unit": UNIT,
         "model": _OPENINGS[config.encryption.opening],
-        "validation": "val/ and train/ at step r: the model that round r began with",
+        "validation": "train/ at step r: the model that round r began with; val/: a mean over the "
+                      "models up to it, about the last third",
         "trust": f"{_SUITES[config.encryption.name]} {_OPENINGS[config.encryption.opening]} "
                  f"{privacy}",
     }

@@ -10,6 +10,7 @@ from experiments.series import (
     averaged,
     averaged_row,
     interval_text,
+    smallest_partner,
     whole_numbers,
 )
 from learning.results import Comparison, Estimate, RunResult
@@ -80,3 +81,10 @@ def test_a_value_without_bounds_has_no_brackets() -> None:
 def test_every_task_has_a_place_of_its_own(tmp_path: Path) -> None:
     assert Place.of_task(tmp_path, "results", "retail_repeat").name == "results"
     assert Place.of_task(tmp_path, "results", "utility_load").name == "results utility_load"
+
+
+def test_the_smallest_partner_has_customers_to_show() -> None:
+    some = Estimate(0.5)
+    rows = [Comparison(name, customers, some, some, some, some, some, some)
+            for name, customers in (("a", 5), ("b", 3), ("c", 0), ("held out", 1), ("all", 9))]
+    assert smallest_partner(rows) == "b"

@@ -50,6 +50,9 @@ def test_help_and_cfg_show_the_keys(flags: list[str], capsys: pytest.CaptureFixt
     ("tracking.uri=bogus://x", "tracking.uri"),
     ("task.path=missing.csv", "missing.csv"),
     ("task.categories=[]", "task.categories"),
+    ("experiment=quik", "Could not find 'experiment/quik'"),
+    ("task.simulated_homes=800", "task.simulated_homes: is for task=utility_load"),
+    ("task.time_zone=Europe/Paris", "task.time_zone: is for task=utility_load"),
 ])
 def test_a_mistake_gives_one_message_and_exit_code_2(
     table: Path, override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -123,6 +126,23 @@ def test_a_sweep_that_stops_leaves_a_failed_parent(
     (parent,) = [run for run in runs if "sweep" in run.data.tags]
     assert parent.info.status == "FAILED" and parent.data.tags["error"] == "InvalidConfig"
     assert {run.info.status for run in runs} == {"FINISHED", "FAILED"}
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("privacy.epsilon=3,x", "privacy.epsilon: Value 'x'"),
+    ("privacy.epsilon=3,200", "privacy.epsilon: 200.0 protects nobody"),
+    ("model=linear,lineer", "Could not find 'model/lineer'"),
+    ("task=retail_repeat,retail_demand", "retail_repeat has AUC, retail_demand has WAPE"),
+])
+def test_points_of_a_sweep_are_checked_before_the_first_runs(
+    table: Path, override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "-m", *_overrides(table, override)]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: Path) -> None:

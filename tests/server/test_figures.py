@@ -35,6 +35,9 @@ def row(partner: str, customers: int, gain: Estimate) -> Comparison:
 def test_learning_curve_leaves_out_what_is_unknown() -> None:
     full = draw(learning_curve([1, 2, 3], [.6, .9, .7], [.6, .65, .7], .6, .7, .701))
     assert "simulation only" in full and "naive 0.600" in full and "each alone 0.700" in full
+    assert "without noise" not in full
+    assert "without noise" in draw(learning_curve(
+        [1, 2], [.6, .7], [.6, .7], None, None, None, as_released=[.55, .65]))
     bare = draw(learning_curve([1], [.6], None, None, NAN, None))
     assert "simulation" not in bare and "naive" not in bare
     draw(learning_curve([1, 2], [NAN, NAN], None, None, None, None))
