@@ -71,8 +71,9 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
         raise InvalidConfig("--customers", "a newcomer needs at least one customer")
     metric = make_task(prepare(config)).metric
     label = metric_label(metric.name, metric.unit)
-    headings = ("its customers", "alone", "joined", "gain by joining")
-    lines = [f"| customers of {partner} | " + " | ".join(headings[1:]) + " |", "|--:|--:|--:|--:|"]
+    headings = ("its customers", "naive rule", "alone", "joined", "gain by joining")
+    lines = [f"| customers of {partner} | " + " | ".join(headings[1:]) + " |",
+             "|--:|--:|--:|--:|--:|"]
     table = Table(title=f"{partner} as a newcomer: test {label} alone and joined, 95% intervals")
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -83,11 +84,11 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
             task = replace(config.task, newcomer_partner=partner, newcomer_customers=size)
             run = with_run(replace(config, task=task), f"newcomer-{partner}-{size}", seed)
             rows += [row for row in simulate(run).comparisons if row.partner == partner]
-        alone, joined = (averaged([getattr(row, name) for row in rows])
-                         for name in ("local", "federated"))
+        naive, alone, joined = (averaged([getattr(row, name) for row in rows])
+                                for name in ("naive", "local", "federated"))
         gain = averaged([row.gain_over_local for row in rows])
         points.append(NewcomerPoint(size, alone, joined))
-        cells = (str(size), interval_text(alone), interval_text(joined),
+        cells = (str(size), interval_text(naive), interval_text(alone), interval_text(joined),
                  interval_text(gain, signed=True))
         table.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
