@@ -25,6 +25,7 @@ alone: elsewhere compare their federation with the best local model of any kind.
 RESAMPLES = 500
 FEWEST_FOR_INTERVALS = 5
 """Resamples of fewer customers say nothing about those who are not there."""
+Vector = NDArray[np.float64]
 _WAYS = ("naive", "local", "pooled", "federated")
 
 
@@ -51,10 +52,11 @@ def fit_local(datas: Mapping[str, PartnerData], model_config: ModelConfig, task:
 def evaluate(
     datas: Mapping[str, PartnerData], federated: Mapping[str, nn.Module],
     local: Mapping[str, nn.Module], pooled: nn.Module, metric: Metric, seed: int,
-    resamples: int = RESAMPLES,
+    resamples: int = RESAMPLES, within: bool = False,
 ) -> tuple[Comparison, ...]:
     """One row per partner, then "all" (test customers), then "held out". federated: by partner,
-    one and the same unless it has a head of its own.
+    one and the same unless it has a head of its own. ``within``: of an AUC, a row "within
+    partners" more (:func:`_within`).
 
     In the rows over several partners each customer's "local" score is its own partner's model's,
     and so is its "federated" one where partners have heads. Every such score speaks of the same
@@ -71,8 +73,11 @@ def evaluate(
     held_out = [examples(name, lambda data: data.heldout) for name in datas]
     groups = {**test, "all": _Examples.joined(list(test.values())),
               "held out": _Examples.joined(held_out)}
-    return tuple(_compare(name, group, metric, seed, resamples)
-                 for name, group in groups.items())
+    rows = [_compared(name, group.customers, *_measured(group, metric, seed, resamples),
+                      metric.higher_is_better) for name, group in groups.items()]
+    if within:
+        rows.append(_within(list(test.values()), metric, seed, resamples))
+    return tuple(rows)
 
 
 def exact(metric: Metric, parts: Sequence[tuple[Customers, NDArray[np.floating]]]) -> float:
@@ -109,14 +114,36 @@ class _Examples:
                    int(starts[-1]))
 
 
-def _compare(name: str, group: _Examples, metric: Metric, seed: int,
-             resamples: int) -> Comparison:
+def _measured(group: _Examples, metric: Metric, seed: int | list[int],
+              resamples: int) -> tuple[Vector, Vector]:
+    """The metric of each way (s,), and over resampled customers (s, resamples), NaN for few."""
     values = [metric.exact(way, group.targets, group.customer) for way in group.scores]
-    drawn = np.full((len(_WAYS), 1), np.nan)
+    drawn = np.full((len(_WAYS), resamples), np.nan)
     if group.customers >= FEWEST_FOR_INTERVALS:
         drawn = metric.bootstrap(list(group.scores), group.targets, group.customer, resamples,
                                  seed)
-    sign = 1 if metric.higher_is_better else -1
+    return np.array(values), drawn
+
+
+def _within(groups: Sequence[_Examples], metric: Metric, seed: int, resamples: int) -> Comparison:
+    """Chance that a positive scores above a negative of the same partner: the partners' own AUCs,
+    weighted by their pairs of a positive and a negative. Of the pairs among all partners together
+    most compare customers of different partners, whom nobody ever ranks in one list; there a
+    model gains by being calibrated alike everywhere."""
+    positives = np.array([np.sum(group.targets > 0.5) for group in groups], np.float64)
+    pairs = positives * (np.array([group.targets.size for group in groups]) - positives)
+    known = np.flatnonzero(pairs)
+    shares = pairs[known] / pairs[known].sum()
+    parts = [_measured(groups[place], metric, [seed, place], resamples) for place in known.tolist()]
+    values = sum(share * value for share, (value, _) in zip(shares, parts, strict=True))
+    drawn = sum(share * draws for share, (_, draws) in zip(shares, parts, strict=True))
+    return _compared("within partners", sum(group.customers for group in groups),
+                     np.asarray(values), np.asarray(drawn), metric.higher_is_better)
+
+
+def _compared(name: str, customers: int, values: Vector, drawn: Vector,
+              higher_is_better: bool) -> Comparison:
+    sign = 1 if higher_is_better else -1
     estimates = {way: interval(value, row)
                  for way, value, row in zip(_WAYS, values, drawn, strict=True)}
 
@@ -124,6 +151,6 @@ def _compare(name: str, group: _Examples, metric: Metric, seed: int,
         return interval(sign * (values[-1] - values[other]), sign * (drawn[-1] - drawn[other]))
 
     return Comparison(
-        partner=name, customers=group.customers, **estimates,
+        partner=name, customers=customers, **estimates,
         gain_over_naive=gain(0), gain_over_local=gain(1),
     )

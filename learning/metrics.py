@@ -34,7 +34,7 @@ class Metric(Protocol):
         """NaN where it is not defined. Raises ValueError on scores that are not finite."""
 
     def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
-                  resamples: int, seed: int) -> NDArray[np.float64]:
+                  resamples: int, seed: int | list[int]) -> NDArray[np.float64]:
         """(s, resamples): each of s ways to score (m, o), over the same resampled customers."""
 
     def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ class MeanAbsoluteError:
         return float(errors.mean()) if len(errors) else float("nan")
 
     def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
-                  resamples: int, seed: int) -> NDArray[np.float64]:
+                  resamples: int, seed: int | list[int]) -> NDArray[np.float64]:
         parts = np.stack([_per_customer(_errors(way, targets), customer) for way in ways])
         count = parts.shape[1]
         if count == 0:
@@ -98,7 +98,7 @@ def interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def draw_customers(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
+def draw_customers(count: int, resamples: int, seed: int | list[int]) -> NDArray[np.int64]:
     """(resamples, count): how often each of ``count`` customers is drawn, with replacement."""
     chances = np.full(count, 1 / max(1, count))
     return np.random.default_rng(seed).multinomial(count, chances, size=resamples)

@@ -50,7 +50,7 @@ class TotalsError:
         return _ratio(np.abs(errors.sum(0)).sum(), actual.sum())
 
     def bootstrap(self, ways: Sequence[Vector], targets: Vector, customer: NDArray[np.int64],
-                  resamples: int, seed: int) -> NDArray[np.float64]:
+                  resamples: int, seed: int | list[int]) -> NDArray[np.float64]:
         """Centred at the exact values: resampling adds chance to every total, and so makes the sum
         of their absolute errors larger on average than it is; that bias is taken off."""
         parts = [self._errors(way, targets, customer) for way in ways]

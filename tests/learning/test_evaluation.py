@@ -53,3 +53,23 @@ def test_a_partner_without_test_examples_is_reported_not_hidden(
                     made.metric, seed=0, resamples=20)
     assert rows[0].customers == 0 and np.isnan(rows[0].federated.value)
     assert np.isfinite(rows[3].federated.value)
+
+
+def test_within_partners_counts_pairs_of_one_partner_alone(case: Case) -> None:
+    made, datas = case
+    nobody = datas["north"].test.take(np.zeros(0, np.int64))
+    datas = {**datas, "void": PartnerData(datas["north"].train, datas["north"].validation, nobody,
+                                          nobody)}
+    local, pooled = fit_baselines(datas, ModelConfig(), made, 0)
+    rows = evaluate(datas, dict.fromkeys(datas, pooled), local, pooled, made.metric, seed=0,
+                    resamples=100, within=True)
+    found, pairs, right = rows[-1], 0, 0.0
+    for name, data in datas.items():
+        score = scores(local[name], data.test)[data.test.mask][:, 0]
+        positive = data.test.targets[data.test.mask][:, 0] > 0.5
+        apart = score[positive][:, None] - score[~positive][None]
+        pairs, right = pairs + apart.size, right + (apart > 0).sum() + (apart == 0).sum() / 2
+    assert found.partner == "within partners" and found.customers == rows[-3].customers
+    assert found.local.value == pytest.approx(right / pairs)
+    assert found.local.low < found.local.value < found.local.high
+    assert found.gain_over_local.value == pytest.approx(found.federated.value - found.local.value)
