@@ -14,6 +14,7 @@ from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, far_off
 from learning.load_table import (
     INTERVALS_MINUTES,
     LOADS,
+    SHOWN_DAYS,
     LoadTable,
     files_of,
     hourly,
@@ -107,8 +108,10 @@ def _read(file: Path, config: TaskConfig, site: str | None) -> _Read:
     except TableError as error:
         return _Read(list(error.findings), None)
     found = check_rows(table, config)
-    broken = any(finding.severity == "error" for finding in found)
-    return _Read(found, None if broken else hourly(table))
+    if any(finding.severity == "error" for finding in found):
+        return _Read(found, None)
+    readings = hourly(table)
+    return _Read([*found, *_partial(table, readings)], readings)
 
 
 def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
@@ -172,6 +175,36 @@ def _grid(table: LoadTable) -> Iterator[Finding]:
             rows, elsewhere, "error", "time", "is where readings of this length begin by UTC, but "
             f"not by the homes' clock, which stands {clock} from it", "give shorter readings, or "
             f"choose a clock of full hours beside it: task.time_zone=Etc/GMT{-(minutes // 60):+d}")
+    yield from _changes(rows)
+
+
+def _changes(rows: pl.DataFrame) -> Iterator[Finding]:
+    """Homes whose readings change their length, which is also how a week of gaps could look."""
+    lengths = rows.drop_nulls("minutes").group_by("partner", "customer").agg(
+        pl.col("minutes").unique().sort(descending=True)).filter(pl.col("minutes").list.len() > 1)
+    if len(lengths):
+        named = " and ".join(map(str, lengths["minutes"].list.explode().unique().sort(
+            descending=True)))
+        yield Finding("warning", "time", f"readings of {len(lengths):,} homes change their length "
+                      f"({named} minutes)", "each day counts by its own; if they do not, and "
+                      f"readings are missing all through {SHOWN_DAYS} days or more, drop those "
+                      "days")
+
+
+def _partial(table: LoadTable, readings: pl.DataFrame) -> Iterator[Finding]:
+    """Homes much of whose readings are in no hour that is complete, wherever these lie."""
+    home = ("partner", "customer")
+    touched = table.parsed.drop_nulls((*home, "time", "load")).group_by(home).agg(
+        pl.col("time").dt.truncate("1h").n_unique().alias("touched"))
+    kept = readings.group_by(home).agg(pl.len().alias("whole"))
+    homes = touched.join(kept, on=home, how="left").with_columns(pl.col("whole").fill_null(0))
+    lossy = homes.filter(pl.col("whole") < 0.9 * pl.col("touched"))
+    if len(lossy):
+        share = 1 - lossy["whole"].sum() / lossy["touched"].sum()
+        yield Finding("warning", "time", f"{len(lossy):,} homes have readings in hours that are "
+                      f"not complete ({share:.0%} of their hours), which do not count",
+                      "give every reading of an hour; a change of their length is seen where "
+                      f"{SHOWN_DAYS} days or more show each")
 
 
 def _begins(rows: pl.DataFrame, clock: pl.Expr) -> pl.Series:

@@ -21,6 +21,9 @@ from learning.tables import OFFSET, Finding, TableError, first_row, number, read
 LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
 """Column -> kWh per unit; None: mean power of the interval."""
 INTERVALS_MINUTES = (15, 30, 60)
+SHOWN_DAYS, _SHOWN_MINUTES = 7, 20 * 60
+"""A change of a home's readings to another length is seen where so many days show either, and a
+day shows it by so much of it."""
 _RULES = ("load_checks.py", "load_readings.py", "load_table.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
@@ -139,16 +142,45 @@ def set_back() -> pl.Expr:
 
 
 def with_intervals(rows: pl.DataFrame) -> pl.DataFrame:
-    """``rows`` with "minutes": the most frequent distance of a customer's readings, the shorter
-    of two equally frequent; null for a customer with one reading."""
-    moments = rows.select("partner", "customer", moment=universal()).unique().sort("moment")
-    steps = moments.with_columns(
-        minutes=pl.col("moment").diff().dt.total_minutes().over("partner", "customer"))
-    usual = (steps.drop_nulls("minutes").group_by("partner", "customer", "minutes").len()
+    """``rows`` with "minutes", the length of a reading: the most frequent distance of a customer's
+    readings, the shorter of two equally frequent; null for a customer with one reading. Where a
+    meter was changed for one of another length, each day has its own (:func:`_changed`)."""
+    home = ("partner", "customer")
+    steps = rows.select(*home, "time", moment=universal()).unique((*home, "moment")).sort(
+        "moment").with_columns(day=pl.col("time").dt.date(), minutes=(
+            pl.col("moment").shift(-1) - pl.col("moment")).dt.total_minutes().over(home))
+    usual = (steps.drop_nulls("minutes").group_by(*home, "minutes").len()
              .sort("len", "minutes", descending=[True, False])
-             .group_by("partner", "customer", maintain_order=True).first())
-    return rows.join(usual.drop("len"), on=("partner", "customer"), how="left",
-                     maintain_order="left")
+             .group_by(home, maintain_order=True).first())
+    rows = rows.join(usual.drop("len"), on=home, how="left", maintain_order="left")
+    changed = _changed(steps)
+    if not len(changed):
+        return rows
+    possible = pl.col("minutes").is_in(INTERVALS_MINUTES)
+    return rows.with_columns(day=pl.col("time").dt.date()).join(
+        changed, on=(*home, "day"), how="left", maintain_order="left").with_columns(
+        minutes=pl.when(possible).then(pl.coalesce("own", "minutes")).otherwise("minutes")).drop(
+        "day", "own")
+
+
+def _changed(steps: pl.DataFrame) -> pl.DataFrame:
+    """The length "own" of every day of the homes whose readings change theirs. A gap must not look
+    like a longer reading: a day shows a length if no two readings are closer and most of the day
+    is there, and a home changes if two lengths are shown by a week of days each. A day that shows
+    none, as that of the change, has the shorter of the lengths around it."""
+    home, own = ("partner", "customer"), pl.col("own")
+    days = steps.group_by(*home, "day").agg(
+        pl.col("minutes").min().alias("own"),
+        (pl.col("minutes") == pl.col("minutes").min()).sum().alias("there"))
+    shown = own.is_in(INTERVALS_MINUTES) & (pl.col("there") * own >= _SHOWN_MINUTES)
+    weeks = days.filter(shown).group_by(*home, "own").len().filter(pl.col("len") >= SHOWN_DAYS)
+    both = weeks.group_by(home).len().filter(pl.col("len") > 1)
+    known = days.join(both, on=home, how="semi").join(
+        weeks.select(*home, "own", week=True), on=(*home, "own"), how="left")
+    lengths = known.sort("day").with_columns(
+        own=pl.when(shown & pl.col("week").is_not_null()).then("own"))
+    return lengths.select(*home, "day", own=pl.min_horizontal(
+        own.forward_fill().over(home), own.backward_fill().over(home)))
 
 
 def universal() -> pl.Expr:
