@@ -24,6 +24,7 @@ INTERVALS_MINUTES = (15, 30, 60)
 SHOWN_DAYS, _SHOWN_MINUTES = 7, 20 * 60
 """A change of a home's readings to another length is seen where so many days show either, and a
 day shows it by so much of it."""
+_OTHER_DATA = (".7z", ".bz2", ".gz", ".ods", ".tsv", ".txt", ".xls", ".xlsx", ".xz", ".zip", ".zst")
 _RULES = ("load_checks.py", "load_readings.py", "load_table.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
@@ -43,11 +44,19 @@ class LoadTable:
 
 
 def files_of(path: Path | str) -> list[Path]:
-    """The file itself, or every CSV and Parquet file of a folder. Raises TableError."""
+    """The file itself, or every CSV and Parquet file of a folder. Raises TableError, also where
+    one looks like data in another form: a partner must not be left out without a word."""
     place = Path(path)
     if not place.is_dir():
         return [place]
-    found = sorted(file for file in place.iterdir() if file.suffix in (".csv", ".parquet"))
+    files = sorted(file for file in place.iterdir() if not file.name.startswith("."))
+    other = [file.name for file in files if file.suffix.lower() in _OTHER_DATA]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise TableError(place, [Finding(
+            "error", "", f"the folder holds {', '.join(other[:3])}{more}, neither .csv nor "
+            ".parquet", "unpack or convert, or move what is no data out of the folder")])
+    found = [file for file in files if file.suffix.lower() in (".csv", ".parquet")]
     if not found:
         raise TableError(place, [Finding("error", "", "the folder holds no .csv and no .parquet",
                                          "put one file per partner into it")])

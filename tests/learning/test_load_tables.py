@@ -105,6 +105,23 @@ def test_a_folder_holds_one_file_per_partner(table: Callable[..., Path], tmp_pat
     assert error.text.startswith("south.csv: no column says the load")
 
 
+def test_no_file_of_a_folder_is_left_out_unsaid(table: Callable[..., Path],
+                                                tmp_path: Path) -> None:
+    folder = tmp_path / "utilities"
+    folder.mkdir()
+    frame = pl.read_csv(table())
+    for (name,), part in frame.partition_by("partner", as_dict=True).items():
+        part.write_csv(folder / (f"{name}.csv" if name != "north" else "NORTH.CSV"))
+    for ignored in (".hidden.gz", "README.md"):
+        (folder / ignored).write_text("x")
+    config = replace(CONFIG, path=str(folder))
+    assert [partner[0] for partner in check(config).partners] == ["east", "north", "west"]
+    (folder / "north.csv.gz").write_bytes(b"x")
+    (folder / "South.XLSX").write_bytes(b"x")
+    (error,) = check(config).findings
+    assert "holds South.XLSX, north.csv.gz, neither .csv nor .parquet" in error.text
+
+
 def test_files_of_a_folder_may_not_hold_the_same_hours(table: Callable[..., Path],
                                                        tmp_path: Path) -> None:
     folder = tmp_path / "utilities"
