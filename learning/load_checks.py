@@ -269,6 +269,11 @@ def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:
 
 
 def _spans(readings: pl.DataFrame) -> Iterator[Finding]:
+    elif config.time_zone and none.any():
+        yield Finding("warning", "time", "no time says its offset from UTC, so all are taken for "
+                      f"the clock of {config.time_zone} already", "if they are UTC, write them "
+                      "with Z or +00:00; if they are the homes' own clock, leave task.time_zone "
+                      "empty", key="task.time_zone")
     far = readings.filter(far_off(readings))
     for partner, customers in far.group_by("partner").agg(
             pl.col("customer").n_unique()).sort("partner").iter_rows():

@@ -113,3 +113,14 @@ def test_a_clock_half_an_hour_off_is_named_and_cured(tmp_path: Path, minutes: in
     assert ("error", "time") not in findings(path, time_zone=wanted)
     quarters = write(tmp_path / "t.csv", [(f"{time}Z", load) for time, load in every(15, 4000)])
     assert ("error", "time") not in findings(quarters, time_zone=zone)
+
+
+def test_a_zone_that_nothing_is_put_on_is_named(tmp_path: Path) -> None:
+    for ending, warned in (("", True), ("+00:00", False)):
+        path = write(tmp_path / "t.csv", [(time + ending, load) for time, load in every(60, 1500)])
+        warning = findings(path, time_zone="Europe/Paris").get(("warning", "time"))
+        assert (warning is not None) == warned
+        if warning:
+            assert "for the clock of Europe/Paris already" in warning.text
+            assert "with Z or +00:00" in warning.cure and "empty" in warning.cure
+            assert ("warning", "time") not in findings(path)
