@@ -222,17 +222,20 @@ def _far(table: LoadTable) -> Iterator[Finding]:
 
 
 def _values(table: LoadTable) -> Iterator[Finding]:
-    load = table.parsed["load"]
+    load, factor = table.parsed["load"], LOADS[table.unit]
     yield from row_findings(table.parsed, (load < 0).fill_null(False), "warning", table.unit,
                             "is below 0", "it counts as 0; power fed into the grid is no load")
-    factor = LOADS[table.unit] or 1.0
-    yield from row_findings(table.parsed, (load * factor > MAX_LOAD_KWH).fill_null(False), "error",
+    # What an hour of such readings would be: a quarter of an hour is not to hide four times more.
+    hour = load if factor is None else load * factor * 60 / with_intervals(
+        table.parsed)["minutes"].fill_null(60)
+    yield from row_findings(table.parsed, (hour > MAX_LOAD_KWH).fill_null(False), "error",
                             table.unit, f"is above {MAX_LOAD_KWH:,.0f} kWh an hour",
                             "check the unit: load_wh is for Wh")
-    usual = load.filter(load > 0).median()
-    if isinstance(usual, float) and not 0.005 < usual * factor < 100:
-        yield Finding("warning", table.unit, f"half of all readings are around {usual:g}, which is "
-                      "unusual for homes", "check the unit: load_kwh, load_wh or load_kw")
+    usual = hour.filter(hour > 0).median()
+    if isinstance(usual, float) and not 0.005 < usual < 100:
+        yield Finding("warning", table.unit, f"half of all readings are around {usual:g} kWh an "
+                      "hour, which is unusual for homes",
+                      "check the unit: load_kwh, load_wh or load_kw")
 
 
 def _repeats(table: LoadTable) -> Iterator[Finding]:
@@ -266,14 +269,14 @@ def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:
         yield Finding("warning", "time", "all times are in UTC, so a day begins at 00:00 UTC",
                       "name the homes' own clock: task.time_zone=Europe/Paris",
                       key="task.time_zone")
-
-
-def _spans(readings: pl.DataFrame) -> Iterator[Finding]:
     elif config.time_zone and none.any():
         yield Finding("warning", "time", "no time says its offset from UTC, so all are taken for "
                       f"the clock of {config.time_zone} already", "if they are UTC, write them "
                       "with Z or +00:00; if they are the homes' own clock, leave task.time_zone "
                       "empty", key="task.time_zone")
+
+
+def _spans(readings: pl.DataFrame) -> Iterator[Finding]:
     far = readings.filter(far_off(readings))
     for partner, customers in far.group_by("partner").agg(
             pl.col("customer").n_unique()).sort("partner").iter_rows():

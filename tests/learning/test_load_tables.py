@@ -252,6 +252,18 @@ def test_what_only_the_whole_shows(
     assert text in findings(table(change))[severity, column].text
 
 
+def test_a_load_is_judged_by_what_an_hour_of_it_is(tmp_path: Path) -> None:
+    for minutes, column, load, refused in (
+            (15, "load_kwh", "251", True), (15, "load_kwh", "249", False),
+            (30, "load_wh", "501000", True), (15, "load_kw", "999", False),
+            (15, "load_kw", "1001", True)):
+        path = write(tmp_path / "t.csv", every(minutes, 1000, load), column)
+        assert (("error", column) in findings(path)) == refused
+    for load, unusual in (("30", True), ("20", False), ("0.002", False), ("0.001", True)):
+        path = write(tmp_path / "t.csv", every(15, 2000, load))
+        assert (("warning", "load_kwh") in findings(path)) == unusual
+
+
 def test_a_wrong_place_or_zone_names_its_key(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"task\.time_zone"):
         replace(CONFIG, time_zone="Paris").validate()
