@@ -103,7 +103,8 @@ def main(argv: list[str]) -> int:
         which += f" without a head (model.head={head}: the public start values stand there)"
     print(f"{arguments.out}: {which} after {opened.rounds_done} of {opened.rounds} rounds, task "
           f"{about['task']}, {opened.content.vector.size:,} parameters\n"
-          f"read it with torch.load({str(arguments.out)!r})[\"state_dict\"]")
+          f"read it with torch.load({str(arguments.out)!r})[\"state_dict\"]; README.md, \"Using a "
+          "model\", builds the module")
     return 0
 
 

@@ -154,12 +154,13 @@ def _wait_until_up(server: subprocess.Popen[bytes], base: str, output: BinaryIO)
 
 
 def _page(base: str, experiment: str) -> str:
-    """The list of runs where the experiment exists, else MLflow's start page."""
+    """The list of runs where the experiment exists, else MLflow's start page, and a word why."""
     query = urllib.parse.urlencode({"experiment_name": experiment})
     try:
         found = json.loads(_get(f"{base}/api/2.0/mlflow/experiments/get-by-name?{query}"))
         return f"/#/experiments/{found['experiment']['experiment_id']}/runs"
     except (OSError, ValueError, KeyError):
+        print(f"there is no experiment {experiment!r} here; the start page lists those that are")
         return ""
 
 

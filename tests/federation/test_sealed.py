@@ -42,6 +42,16 @@ def _exported(path: Path) -> np.ndarray:
     return torch.cat([value.flatten() for value in loaded["state_dict"].values()]).numpy()
 
 
+def _built_as_documented(path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Parameters of what the README's lines make of model.pt."""
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    lines = readme.read_text().partition("## Using a model")[2].partition("```python\n")[2]
+    scope: dict[str, torch.nn.Module] = {}
+    monkeypatch.chdir(path.parent)
+    exec(lines.partition("```")[0], scope)
+    return torch.cat([p.detach().flatten() for p in scope["model"].parameters()]).numpy()
+
+
 def _registered(result) -> np.ndarray:  # type: ignore[no-untyped-def]
     mlflow.set_tracking_uri(result.tracking_uri)
     versions = mlflow.MlflowClient().search_model_versions(f"run_id='{result.mlflow_run_id}'")
@@ -55,7 +65,7 @@ def _registered(result) -> np.ndarray:  # type: ignore[no-untyped-def]
     ({"name": "fedavg"}, QUIET, {"bits": 4, "feedback": True}),
 ], ids=["fedavg", "fedadam", "fedprox", "feedback"])
 def test_sealed_equals_revealed_bit_for_bit(  # type: ignore[no-untyped-def]
-        configure, tmp_path: Path, capsys, strategy, privacy, encryption) -> None:
+        configure, tmp_path: Path, capsys, monkeypatch, strategy, privacy, encryption) -> None:
     """Same seeds, no noise: the exported model is the one that the operator would have seen."""
     groups = {"privacy": privacy, "strategy": strategy}
     revealed = simulate(configure(**groups, encryption=encryption))
@@ -66,6 +76,7 @@ def test_sealed_equals_revealed_bit_for_bit(  # type: ignore[no-untyped-def]
     assert main(["export", artifact, "--key", key, "--out", str(out)]) == 0
     assert "the final model after 3 of 3 rounds" in capsys.readouterr().out
     np.testing.assert_array_equal(_exported(out), _registered(revealed))
+    np.testing.assert_array_equal(_built_as_documented(out, monkeypatch), _exported(out))
     assert np.abs(_exported(out)).max() > 0
     assert sealed.released == revealed.released
     assert sealed.comparisons == revealed.comparisons
