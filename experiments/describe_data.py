@@ -106,6 +106,10 @@ def cure(key: str, values: Mapping[str, Any]) -> str:
     if key == "seed":
         return "give all the same seed"
     return "follows from the settings above, or from another version of veilsum"
+    if key == "settings.time_zone":
+        return ("give all the same task.time_zone, the clock on which everybody's days begin; "
+                "homes of several clocks keep theirs if each site writes its local times, with or "
+                "without offset, and all leave task.time_zone empty")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
