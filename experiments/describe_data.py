@@ -25,6 +25,9 @@ exchange cards, not data, before the first round; `--agree` shows what still dif
   veilsum describe-data meters.csv task=utility_load --out north.json
   veilsum describe-data --agree north.json south.json west.json
 
+FILE is what lies at this partner's site, of one partner alone; it may lack the partner column.
+Snapshots of a retail task that are left empty are counted back from its own last day.
+
 Categories that task.top_categories takes from a table are part of the card: they become public.
 Exit code: 0 (with --agree: all agree), 2 otherwise.
 """
@@ -35,7 +38,8 @@ def main(argv: list[str]) -> int:
         prog="veilsum describe-data", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Write down how this site prepares its data, for other partners to compare.",
         epilog=_EPILOG)
-    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="this site's table")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path,
+                        help="the table at this partner's site")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
                         help="task and its settings, as in `veilsum simulate`")
     parser.add_argument("--out", type=Path, metavar="CARD", help="write the card as JSON")
@@ -53,15 +57,16 @@ def main(argv: list[str]) -> int:
 
 
 def card(config: Config, file: Path) -> dict[str, Any]:
-    """Raises InvalidConfig, TableError where the table cannot be used."""
+    """Reads ``file`` as its site does: it belongs to one partner and need not say to whom. Raises
+    InvalidConfig, TableError where the table cannot be used."""
     from dataclasses import asdict, replace
 
     from learning.registry import make_task, prepare
     from learning.tables import read_raw
 
     columns = read_raw(file).columns
-    settled = prepare(replace(config, task=replace(config.task, path=str(file))))
-    task = make_task(settled)
+    settled = prepare(replace(config, task=replace(config.task, path=str(file))), file.stem)
+    task = make_task(replace(settled, task=replace(settled.task, path=None)))
     task.load(file)  # refuses a table that this task could not read
     shared = {
         "settings": {key: value for key, value in asdict(settled.task).items() if key not in _OWN},
@@ -101,15 +106,15 @@ def cure(key: str, values: Mapping[str, Any]) -> str:
         common = sorted(set.intersection(*(set(value or ()) for value in values.values())))
         listed = ",".join(json.dumps(name) for name in common)
         return f"'task.categories=[{listed}]' (those that all have)"
+    if key == "settings.time_zone":
+        return ("give all the same task.time_zone, the clock on which everybody's days begin; "
+                "homes of several clocks keep theirs if each site writes its local times, with or "
+                "without offset, and all leave task.time_zone empty")
     if key.startswith("settings."):
         return f"give all the same task.{key.removeprefix('settings.')}"
     if key == "seed":
         return "give all the same seed"
     return "follows from the settings above, or from another version of veilsum"
-    if key == "settings.time_zone":
-        return ("give all the same task.time_zone, the clock on which everybody's days begin; "
-                "homes of several clocks keep theirs if each site writes its local times, with or "
-                "without offset, and all leave task.time_zone empty")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -31,9 +31,10 @@ def make_task(config: Config) -> Task:
     return TASKS[config.task.name](config.task, config.seed, config.model.reads_history)
 
 
-def prepare(config: Config) -> Config:
-    """``config`` with everything that the task's parties must agree on made explicit."""
-    return replace(config, task=TASKS[config.task.name].prepare(config.task))
+def prepare(config: Config, site: str | None = None) -> Config:
+    """``config`` with everything that the task's parties must agree on made explicit. ``site``:
+    the partner who has the task's table to itself, if one does."""
+    return replace(config, task=TASKS[config.task.name].prepare(config.task, site))
 
 
 def load_partner(config: Config, path: Path | str, partner: str | None = None) -> PartnerData:

@@ -83,10 +83,10 @@ class RetailCross:
             retail.check_calendar(partner_calendars.of_partner(self._config, partner))
 
     @staticmethod
-    def prepare(config: TaskConfig) -> TaskConfig:
+    def prepare(config: TaskConfig, site: str | None = None) -> TaskConfig:
         """The calendar of every partner. Raises TableError."""
         if config.path is not None and Path(config.path).is_file():
-            return partner_calendars.of_table(config)
+            return partner_calendars.of_table(config, site)
         if config.path is None and not config.calendars:
             return replace(config, calendars=bundled_calendars())
         return config

@@ -31,10 +31,10 @@ class Task(Protocol):
     """Names of the features, to describe a run's data; public."""
 
     @staticmethod
-    def prepare(config: TaskConfig) -> TaskConfig:
+    def prepare(config: TaskConfig, site: str | None = None) -> TaskConfig:
         """Everything that a run's parties must agree on made explicit (a calendar, a
-        vocabulary), from the table of ``path`` if there is one. Idempotent. Raises
-        InvalidConfig, TableError."""
+        vocabulary), from the table of ``path`` if there is one. ``site``: the partner who has
+        that table to itself, if one does. Idempotent. Raises InvalidConfig, TableError."""
 
     def split_by_partner(self, folder: Path) -> dict[str, Path]:
         """Write one file of events per partner into ``folder``: what each site would hold."""

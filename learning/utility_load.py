@@ -61,7 +61,7 @@ class UtilityLoad:
         self.feature_names = (*HOUR_FEATURES, *(["hourly load of the seven days before"] * history))
 
     @staticmethod
-    def prepare(config: TaskConfig) -> TaskConfig:
+    def prepare(config: TaskConfig, site: str | None = None) -> TaskConfig:
         """Where the homes are the fetched ones and nothing is said, two utilities hold homes
         out: the others have three homes and one, who all have to train. The rest of the split
         is each home's own."""

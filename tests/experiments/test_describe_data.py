@@ -97,3 +97,32 @@ def test_a_table_that_cannot_be_used_gets_no_card(site: Path,
     assert main([str(site), "task=utility_load", "--out", "x.json"]) == 2
     assert "no column says the load" in capsys.readouterr().err
     assert not Path("x.json").exists()
+
+
+@pytest.mark.parametrize(("task", "named"), [
+    ("retail_repeat", False), ("retail_repeat", True), ("retail_demand", False),
+    ("retail_cross", False)])
+def test_the_file_of_a_retail_site_needs_no_partner(
+    task: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = purchases().filter(pl.col("partner") == "north")
+    frame.drop("partner").write_csv("own.csv")
+    frame.write_csv("with_partner.csv")
+    words = [f"task={task}"] + (["task.categories=[BREAD,MILK]"] if task != "retail_cross" else [])
+    if named:
+        words += ["task.train_snapshots=[2024-08-01]", "task.validation_snapshot=2024-09-01",
+                  "task.test_snapshot=2024-10-01"]
+    cards = [described(Path(f"{name}.csv"), f"{name}.json", *words)
+             for name in ("own", "with_partner")]
+    assert cards[0]["columns"] == sorted(set(frame.columns) - {"partner"})
+    assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+    settings = cards[0]["shared"]["settings"]
+    assert task == "retail_cross" or settings["test_snapshot"].startswith("2024-")
+    purchases().write_csv("all.csv")
+    assert main(["all.csv", *words, "--out", "all.json"]) == 2
+
+
+def test_homes_of_several_clocks_need_no_common_zone() -> None:
+    said = cure("settings.time_zone", {"a": "Europe/Paris", "b": "Europe/London"})
+    assert "all leave task.time_zone empty" in said
