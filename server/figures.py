@@ -58,7 +58,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
         low, high = ([value + side * error for value, error in zip(released, errors, strict=True)]
                      for side in (-1, 1))
         axes.fill_between(rounds, low, high, color=BLUE, alpha=0.12, linewidth=0,
-                          label="± standard error")
+                          label="± standard error of the noise")
     if oracle is not None:
         axes.plot(rounds, released, color=BLUE, alpha=0.35, linewidth=1.2, marker=dot,
                   label="as released (noised)")
