@@ -214,8 +214,8 @@ def federation(names: Sequence[str], site: str | None) -> list[Finding]:
     if len(names) > 1:
         return []
     return [Finding("error", "partner", f"there is only one partner, {names[0]!r}",
-                    "a federation needs at least 2 (3 with privacy=noise_shares); to check the "
-                    "file of one site, add --site PARTNER")]
+                    "a federation needs at least 2, and with privacy=noise_shares more than "
+                    "privacy.colluders; to check the file of one site, add --site PARTNER")]
 
 
 def foreign(names: Sequence[str], site: str | None) -> list[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from conf.schema import InvalidConfig, TaskConfig
+from conf.schema import Config, FederationConfig, InvalidConfig, TaskConfig
 from experiments.validate_data import main
 from learning.retail_repeat import RetailRepeat
 from learning.site_table import scan_partner
@@ -116,7 +116,9 @@ def test_partners_must_have_customers_in_the_calendar(task: TaskConfig, table: P
 
 def test_one_partner_is_no_federation(task: TaskConfig, table: Path) -> None:
     pl.read_csv(table).filter(pl.col("partner") == "west").write_csv(table)
-    assert any("only one partner" in item.text for item in found(task))
+    (error,) = [item for item in found(task) if "only one partner" in item.text]
+    two = Config(federation=FederationConfig(partners=["a", "b"], customers={"a": 9, "b": 9}))
+    assert two.validate().privacy.name == "noise_shares" and "at least 2," in error.cure
 
 
 def test_categories_errors_say_what_to_type(task: TaskConfig) -> None:
