@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
+from learning import tables
 from learning.load_features import HOURS, Home
 
 READINGS: Mapping[str, pl.DataType] = {
@@ -26,16 +27,7 @@ are counted from it would fill a home's history with nothing."""
 def far_off(readings: pl.DataFrame) -> pl.Series:
     """Per row (partner, customer, time, which may be null): whether more than FAR_DAYS without
     a reading lie between it and most of the home's."""
-    home, gap = ("partner", "customer"), pl.duration(days=FAR_DAYS)
-    rows = readings.select(*home, "time").with_row_index("place").drop_nulls()
-    span = pl.col("time").max() - pl.col("time").min()
-    wide = rows.group_by(home).agg(span > gap).filter("time").drop("time")
-    late = (pl.col("time").diff() > gap).fill_null(False).over(home)
-    stretches = (rows.join(wide, on=home, how="semi").sort("time")
-                 .with_columns(stretch=late.cum_sum().over(home)))
-    most = pl.col("stretch").mode().max().over(home)
-    places = stretches.filter(pl.col("stretch") != most)["place"]
-    return readings.select(pl.int_range(pl.len()).is_in(places.implode())).to_series()
+    return tables.far_off(readings, ("partner", "customer"), FAR_DAYS)
 
 
 def homes(readings: pl.LazyFrame) -> Iterator[Home]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from learning.partner_file import COLUMNS
-from learning.table_checks import check_rows, foreign
+from learning.table_checks import FAR_DAYS, check_rows, foreign
 from learning.tables import TableError, are_names, canonical, read_table
 
 
@@ -17,7 +17,9 @@ def scan_partner(path: Path, site: str | None = None) -> tuple[str, pl.LazyFrame
     ``split_by_partner``, or a table (docs/data.md) in which the partner column may be missing
     (the site's name stands in, or the file's where no site is named). Raises TableError."""
     sound = pl.all_horizontal(
-        pl.col("time").null_count() == 0, pl.col("value").null_count() == 0,
+        pl.col("time").null_count() == 0,
+        (pl.col("time").sort().diff().max() <= pl.duration(days=FAR_DAYS)).fill_null(True),
+        pl.col("value").null_count() == 0,
         *(are_names(pl.col(name).unique(maintain_order=True)) for name in ("customer", "category")),
         ((pl.col("quantity") > 0) & pl.col("quantity").is_finite()).fill_null(False).all(),
         ((pl.col("value") >= 0) & pl.col("value").is_finite()).all())

@@ -18,6 +18,7 @@ from learning.tables import (
     Table,
     TableError,
     canonical,
+    far_off,
     iso_day,
     prepare_task,
     read_table,
@@ -28,6 +29,9 @@ SHOWN = 5
 MINIMUM_CUSTOMERS = 10
 """Fewest customers of a partner with any purchase in the calendar."""
 FEW_CUSTOMERS = 100
+FAR_DAYS = 2 * 366
+"""No partner sells nothing for longer: a purchase this far from the others has a wrong date, and
+the calendar would be counted back from it."""
 _LARGE_BYTES = 4 << 30
 
 
@@ -39,7 +43,9 @@ def check_file(config: TaskConfig,
         table = read_table(str(config.path), site)
     except TableError as error:
         return list(error.findings), None
-    found = [*check_rows(table), *check_partners(table, config, site)]
+    found = check_rows(table)
+    if not _far_off(table).any():  # else the calendar is counted back from a day that never was
+        found += check_partners(table, config, site)
     return sorted(found, key=lambda finding: finding.severity != "error"), table
 
 
@@ -75,7 +81,7 @@ def checked_events(config: TaskConfig) -> pl.DataFrame:
 
 def check_rows(table: Table) -> list[Finding]:
     """What each row shows by itself, and rows that repeat another."""
-    return [*_cells(table), *_quantities(table), *_duplicates(table), *_size(table)]
+    return [*_cells(table), *_far(table), *_quantities(table), *_duplicates(table), *_size(table)]
 
 
 def check_partners(table: Table, config: TaskConfig, site: str | None = None) -> list[Finding]:
@@ -126,6 +132,17 @@ def _cells(table: Table) -> Iterator[Finding]:
         example = raw.filter(bad).head(1).to_list()
         yield from _rows(table, bad, "error", name, f"cannot read {example[0]!r}" if example
                          else "", cures.get(name, "correct it"))
+
+
+def _far(table: Table) -> Iterator[Finding]:
+    far = _far_off(table)
+    for day in table.parsed.filter(far)["time"].head(1).dt.to_string("%Y-%m-%d"):
+        yield from _rows(table, far, "error", "time", f"{day} lies more than {FAR_DAYS} days from "
+                         "the partner's other purchases", "correct the date or drop the row")
+
+
+def _far_off(table: Table) -> pl.Series:
+    return far_off(table.parsed, ("partner",), FAR_DAYS)
 
 
 def _quantities(table: Table) -> Iterator[Finding]:

@@ -224,6 +224,21 @@ def is_parquet(path: Path) -> bool:
         return file.read(4) == b"PAR1"
 
 
+def far_off(rows: pl.DataFrame, owner: Sequence[str], days: int) -> pl.Series:
+    """Per row ("time" may be null): whether more than ``days`` without a row of the same
+    ``owner`` (columns) lie between it and most of the owner's: its date is wrong."""
+    gap = pl.duration(days=days)
+    known = rows.select(*owner, "time").with_row_index("place").drop_nulls()
+    span = pl.col("time").max() - pl.col("time").min()
+    wide = known.group_by(owner).agg(span > gap).filter("time").drop("time")
+    late = (pl.col("time").diff() > gap).fill_null(False).over(owner)
+    stretches = (known.join(wide, on=owner, how="semi").sort("time")
+                 .with_columns(stretch=late.cum_sum().over(owner)))
+    most = pl.col("stretch").mode().max().over(owner)
+    places = stretches.filter(pl.col("stretch") != most)["place"]
+    return rows.select(pl.int_range(pl.len()).is_in(places.implode())).to_series()
+
+
 def _separator(path: Path) -> str:
     """Comma, semicolon or tab: whichever the header has most of."""
     with path.open("rb") as file:

@@ -114,6 +114,18 @@ def test_partners_must_have_customers_in_the_calendar(task: TaskConfig, table: P
     assert any(item.column == "time" for item in found(settled, "warning"))
 
 
+@pytest.mark.parametrize("name", ["retail_repeat", "retail_cross"])
+@pytest.mark.parametrize("day", ["2204-01-01", "1970-01-01"])
+def test_a_date_far_from_the_others_is_named_by_row_alone(task: TaskConfig, table: Path, day: str,
+                                                          name: str) -> None:
+    plain(table)
+    edit(table, 9, put(2, f"{day} 10:00"))
+    (finding,) = found(replace(task, name=name))
+    assert finding.rows == (9,) and f"{day} lies more than 732 days" in finding.text
+    with pytest.raises(TableError, match="column time, row 9"):
+        RetailRepeat(task, 0).split_by_partner(table.parent / "events")
+
+
 def test_one_partner_is_no_federation(task: TaskConfig, table: Path) -> None:
     pl.read_csv(table).filter(pl.col("partner") == "west").write_csv(table)
     (error,) = [item for item in found(task) if "only one partner" in item.text]
@@ -211,11 +223,13 @@ def test_a_site_knows_whose_it_is(task: TaskConfig, table: Path, tmp_path: Path)
     (lambda frame: frame.with_columns(pl.lit(float("nan")).alias("value")), "not a number"),
     (lambda frame: frame.with_columns(pl.lit(float("inf")).alias("quantity")), "cannot read"),
     (lambda frame: frame.with_columns(pl.lit(None, pl.String).alias("category")), "is empty"),
+    (lambda frame: pl.concat([frame, frame.tail(1).with_columns(
+        pl.col("time").dt.offset_by("3y"))]), "lies more than 732 days"),
     (lambda frame: frame.with_columns(pl.lit("nan").alias("customer")), "is empty"),
     (lambda frame: frame.with_columns(
         pl.when(pl.int_range(pl.len()) > 3).then(pl.lit("east")).otherwise("partner")
         .alias("partner")), "holds 2 partners"),
-], ids=range(7))
+], ids=range(8))
 def test_own_parquet_in_canonical_columns_is_checked_as_any_table(
     table: Path, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], refused: str
 ) -> None:
