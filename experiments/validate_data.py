@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
                         help="CSV or Parquet; a folder of them for task=utility_load")
     parser.add_argument("--site", metavar="PARTNER",
                         help="FILE is what lies at this partner's site, not a whole federation")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE",
                         help="task and its settings, as in `veilsum simulate`")
     options = parser.parse_intermixed_args(argv)
     if options.site is not None and options.file.is_dir():

@@ -47,7 +47,7 @@ def split_by_partner(config: TaskConfig, source: Source, folder: Path) -> dict[s
         name = source.name.replace("_", "-")
         return cached(f"{name}-{source.digest()[:16]}", source.events, folder)
     if not Path(config.path).is_file():
-        raise InvalidConfig("task.path", f"there is no file {config.path}")
+        raise InvalidConfig("task.path", f"{config.path} is no file: name one table")
     return cached(tables.cache_key(config), partial(checked_events, config), folder)
 
 

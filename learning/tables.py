@@ -92,9 +92,11 @@ def read_table(file: Path | str, site: str | None = None) -> Table:
     missing = [name for name in REQUIRED if name not in raw.columns
                and (name != "partner" or site is None)]
     if missing:
-        raise TableError(path, [Finding(
-            "error", name, "the column is missing",
-            f"add it or rename one of: {', '.join(raw.columns)}") for name in missing])
+        cure = f"add it or rename one of: {', '.join(raw.columns)}"
+        if any(name.startswith("load_") for name in raw.columns):
+            cure = "for readings of meters give task=utility_load"
+        raise TableError(path, [Finding("error", name, "the column is missing", cure)
+                                for name in missing])
     if not len(raw):
         raise TableError(path, [Finding("error", "", "the table has no rows", "add purchases")])
     first = first_row(path)
@@ -196,8 +198,11 @@ def partners(path: Path | str) -> tuple[str, ...]:
 
 
 def read_raw(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise TableError(path, [Finding("error", "", "there is no such file", "check the path")])
+    """The cells of a CSV or Parquet file, columns by their names in small letters. Raises
+    TableError."""
+    wrong = _no_table(path)
+    if wrong:
+        raise TableError(path, [Finding("error", "", *wrong)])
     try:
         if is_parquet(path):
             frame = pl.read_parquet(path)
@@ -212,6 +217,24 @@ def read_raw(path: Path) -> pl.DataFrame:
         raise TableError(path, [Finding("error", "", "two columns have the same name",
                                         "rename one")])
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def _no_table(path: Path) -> tuple[str, str] | None:
+    """What is wrong and what cures it, where the file shows that before it is read."""
+    if path.is_dir():
+        return "it is a folder", ("name one file; only task=utility_load reads a folder, and not "
+                                  "at a site")
+    if not path.is_file():
+        return "there is no such file", "check the path"
+    if is_parquet(path):
+        return None
+    if path.suffix.lower() == ".parquet":
+        return "it is named .parquet, and is not Parquet", "write it anew, or name a CSV .csv"
+    with path.open("rb") as file:
+        first = file.read(2)
+    if first in (b"\xff\xfe", b"\xfe\xff") or b"\0" in first:
+        return "it is in UTF-16, not in UTF-8", "save it as CSV in UTF-8"
+    return None
 
 
 def first_row(path: Path) -> int:

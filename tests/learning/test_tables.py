@@ -171,6 +171,27 @@ def test_files_that_are_no_table(task: TaskConfig, table: Path, content: bytes) 
         RetailRepeat(task, 0)
 
 
+def test_a_file_that_shows_what_it_is_is_told_so(task: TaskConfig, table: Path) -> None:
+    text = table.read_text()
+
+    def told(path: Path) -> str:
+        return str(*found(replace(task, path=str(path))))
+
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        table.write_text(text, encoding=encoding)
+        assert "UTF-16, not in UTF-8; save it" in told(table)
+    table.write_text(text, encoding="utf-8-sig")
+    assert not found(task)
+    named = table.rename(table.with_suffix(".Parquet"))
+    assert "not Parquet; write it anew" in told(named)
+    assert "a folder; name one file; only task=utility_load" in told(table.parent)
+    with pytest.raises(InvalidConfig, match="is no file: name one table"):
+        settled = with_calendar(replace(task, path=str(table.parent)), date(2024, 10, 26))
+        RetailRepeat(settled, 0).split_by_partner(table.parent / "events")
+    table.write_text("partner,customer,time,load_wh\nnorth,h,2024-01-01 00:00,20\n")
+    assert "for readings of meters give task=utility_load" in told(table)
+
+
 @pytest.mark.parametrize("form", ["parquet", "semicolon", "iso", "zone", "dates"])
 def test_other_spellings_of_the_same_table(
     task: TaskConfig, table: Path, tmp_path: Path, form: str
@@ -253,6 +274,9 @@ def test_the_verb(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(table), names]) == 2
     shown = capsys.readouterr().out
     assert "time" in shown and "5" in shown and "Traceback" not in shown
+    with pytest.raises(SystemExit):
+        main([])
+    assert "required: FILE\n" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
