@@ -116,8 +116,9 @@ def _read(file: Path, config: TaskConfig, site: str | None) -> _Read:
 
 def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
     """What the rows of one file show."""
-    return [*_cells(table), *_grid(table), *_far(table), *_values(table), *_repeats(table),
-            *_zones(table, config)]
+    rows = with_intervals(table.parsed)
+    return [*_cells(table), *_grid(rows), *_changes(rows), *_far(table),
+            *_values(table, rows["minutes"]), *_repeats(table), *_zones(table, config)]
 
 
 def check_partners(readings: pl.DataFrame, config: TaskConfig,
@@ -157,8 +158,7 @@ def _cells(table: LoadTable) -> Iterator[Finding]:
                                 cures.get(name, "correct it"))
 
 
-def _grid(table: LoadTable) -> Iterator[Finding]:
-    rows = with_intervals(table.parsed)
+def _grid(rows: pl.DataFrame) -> Iterator[Finding]:
     odd = rows["minutes"].is_not_null() & ~rows["minutes"].is_in(INTERVALS_MINUTES)
     example = rows.filter(odd)["minutes"].head(1).to_list()
     yield from row_findings(rows, odd, "error", "time",
@@ -168,14 +168,14 @@ def _grid(table: LoadTable) -> Iterator[Finding]:
     elsewhere = off & rows["offset"].is_not_null() & _begins(rows, universal())
     yield from row_findings(rows, off & ~elsewhere, "error", "time",
                             "is not at a full quarter, half or hour, as its readings' length asks",
-                            "name each reading by its beginning, such as 14:15")
+                            "name each reading by its beginning, such as 14:15; readings that "
+                            f"change their length need {SHOWN_DAYS} days of either")
     for minutes in rows.filter(elsewhere)["offset"].head(1):
         clock = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
         yield from row_findings(
             rows, elsewhere, "error", "time", "is where readings of this length begin by UTC, but "
             f"not by the homes' clock, which stands {clock} from it", "give shorter readings, or "
             f"choose a clock of full hours beside it: task.time_zone=Etc/GMT{-(minutes // 60):+d}")
-    yield from _changes(rows)
 
 
 def _changes(rows: pl.DataFrame) -> Iterator[Finding]:
@@ -221,13 +221,12 @@ def _far(table: LoadTable) -> Iterator[Finding]:
             "home's other readings", "correct the date or drop the row")
 
 
-def _values(table: LoadTable) -> Iterator[Finding]:
+def _values(table: LoadTable, minutes: pl.Series) -> Iterator[Finding]:
     load, factor = table.parsed["load"], LOADS[table.unit]
     yield from row_findings(table.parsed, (load < 0).fill_null(False), "warning", table.unit,
                             "is below 0", "it counts as 0; power fed into the grid is no load")
     # What an hour of such readings would be: a quarter of an hour is not to hide four times more.
-    hour = load if factor is None else load * factor * 60 / with_intervals(
-        table.parsed)["minutes"].fill_null(60)
+    hour = load if factor is None else load * factor * 60 / minutes.fill_null(60)
     yield from row_findings(table.parsed, (hour > MAX_LOAD_KWH).fill_null(False), "error",
                             table.unit, f"is above {MAX_LOAD_KWH:,.0f} kWh an hour",
                             "check the unit: load_wh is for Wh")

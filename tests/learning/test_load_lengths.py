@@ -65,3 +65,9 @@ def test_gaps_are_no_change_and_do_not_stay_unsaid(tmp_path: Path) -> None:
     assert "hours that are not complete (15% of their hours)" in said(path)
     few = [row for place, row in enumerate(rows) if place >= 20 * 96 or place % 12 == 0]
     assert hours(write(path, few))["time"][0] == DAY + timedelta(days=20)
+
+
+def test_a_change_too_short_to_see_is_refused_with_its_cure(tmp_path: Path) -> None:
+    rows = every(60, 40 * 24) + every(15, 3 * 96, first=DAY + timedelta(days=40))
+    assert "error" in said(write(tmp_path / "t.csv", rows))
+    assert "change their length need 7 days of either" in said(tmp_path / "t.csv")
