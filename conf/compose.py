@@ -27,7 +27,7 @@ def from_hydra(composed: DictConfig) -> Config:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
-        raise InvalidConfig(key, _first_line(error)) from None
+        raise InvalidConfig(key, _reason(key, error)) from None
     assert isinstance(config, Config)
     return config.validate()
 
@@ -43,8 +43,14 @@ def _schema() -> DictConfig:
     return tree
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _reason(key: str, error: Exception) -> str:
+    """OmegaConf's, but for words that only it knows."""
+    text = str(error).splitlines()[0]
+    if "ListConfig" in text:
+        return f"is a list: write '{key}=[A,B]', or '{key}=[A]' for one"
+    if "to Dict[" in text:
+        return f"is a table: write '+{key}.NAME=VALUE' for each entry"
+    return text
 
 
 def to_json(config: Config) -> str:

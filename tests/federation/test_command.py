@@ -50,6 +50,8 @@ def test_help_and_cfg_show_the_keys(flags: list[str], capsys: pytest.CaptureFixt
     ("tracking.uri=bogus://x", "tracking.uri"),
     ("task.path=missing.csv", "missing.csv"),
     ("task.categories=[]", "task.categories"),
+    ("task.categories=MILK", "task.categories: is a list: write 'task.categories=[A,B]'"),
+    ("federation.customers=3", "write '+federation.customers.NAME=VALUE'"),
     ("experiment=quik", "Could not find 'experiment/quik'"),
     ("task.simulated_homes=800", "task.simulated_homes: is for task=utility_load"),
     ("task.time_zone=Europe/Paris", "task.time_zone: is for task=utility_load"),
