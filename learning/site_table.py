@@ -30,7 +30,7 @@ def scan_partner(path: Path, site: str | None = None) -> tuple[str, pl.LazyFrame
     errors = [finding for finding in check_rows(table) if finding.severity == "error"]
     errors += foreign(table.parsed["partner"].drop_nulls().unique().to_list(), site)
     if errors:
-        raise TableError(path, errors)
+        raise TableError(path, errors, site)
     return str(table.parsed["partner"][0]), canonical(table).lazy()
 
 
@@ -61,5 +61,5 @@ def own_partner(path: Path, frame: pl.LazyFrame, site: str | None) -> str:
     name = str(frame.select(pl.col("partner").first()).collect().item())
     errors = foreign([name], site)
     if errors:
-        raise TableError(path, errors)
+        raise TableError(path, errors, site)
     return name

@@ -48,13 +48,16 @@ class Finding:
 
 
 class TableError(InvalidConfig):
-    """A table that cannot be used. ``findings``: all errors, the worst first."""
+    """A table that cannot be used. ``findings``: all errors, the worst first; ``site``: the partner
+    at whose site it lies, if it lies at one."""
 
-    def __init__(self, path: Path | str, findings: Sequence[Finding]) -> None:
+    def __init__(self, path: Path | str, findings: Sequence[Finding],
+                 site: str | None = None) -> None:
         shown = "".join(f"\n- {finding}" for finding in findings[:5])
         more = f"\n- and {len(findings) - 5} more kinds of errors" if len(findings) > 5 else ""
         super().__init__(findings[0].key, f"{path} cannot be used:{shown}{more}\n"
-                         f"`veilsum validate-data {path}` shows everything")
+                         f"`veilsum validate-data {path}{f' --site {site}' if site else ''}` "
+                         "shows everything")
         self.findings = tuple(findings)
 
 
