@@ -70,8 +70,8 @@ def test_a_site_knows_whose_it_is(tmp_path: Path, form: str) -> None:
     assert scan_readings(path, CONFIG)[0] == "meters"
     store(frame)
     assert scan_readings(path, CONFIG, "east")[0] == "east"
-    with pytest.raises(TableError, match="names 'east', and this is the site of 'west'[^`]*"
-                                         "`veilsum validate-data .* --site west`"):
+    with pytest.raises(TableError, match=r"names 'east', and this is the site of 'west'[^`]*"
+                                         r"`veilsum validate-data .* --site west`"):
         scan_readings(path, CONFIG, "west")
 
 
