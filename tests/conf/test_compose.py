@@ -180,3 +180,12 @@ def test_the_order_of_keys_changes_no_digest_but_a_default_that_is_left_out_does
     turned = json.dumps(dict(reversed(json.loads(text).items())))
     assert turned != text and agreed_digest(turned) == agreed_digest(text)
     assert agreed_digest("{}") != agreed_digest(text)
+
+
+@pytest.mark.parametrize("uri", [
+    "https://me:word@mlflow.example", "postgresql://me:word@host/db", "https://word@host"])
+def test_a_login_does_not_go_to_every_partner(uri: str) -> None:
+    assert _compose(f"tracking.uri='{uri}'").tracking.uri == uri  # a simulation is its own
+    with pytest.raises(InvalidConfig, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        _compose(f"tracking.uri='{uri}'", "federation=deployment")
+    assert "word@" not in str(refused.value)
