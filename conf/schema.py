@@ -317,8 +317,9 @@ class Config:
             _require(count > 0, f"federation.customers.{name}", f"must be above 0, got {count}")
         _require(self.federation.name != "deployment" or "@" not in self.tracking.uri,
                  "tracking.uri", "a deployment's configuration goes to every partner, so it must "
-                 "not hold a login: name an MLflow server, and put its login into MLFLOW_TRACKING_USERNAME and "
-                 "MLFLOW_TRACKING_PASSWORD of the server's environment")
+                 "not hold a login: name an MLflow server, and put its login into "
+                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of the server's "
+                 "environment")
         if partners:
             _require(set(self.federation.customers) == set(partners), "federation.customers",
                      "must give one public estimate for each of " + ", ".join(partners))
