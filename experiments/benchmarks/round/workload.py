@@ -47,7 +47,7 @@ class Workload:
     def __init__(self, config: TaskConfig, seed: int, history: bool = False) -> None:
         del config, seed, history
 
-    def load(self, path: Path) -> PartnerData:
+    def load(self, path: Path, site: str | None = None) -> PartnerData:
         """The file holds a client's number."""
         random = np.random.default_rng(int(path.read_text()))
         train, validation = (_customers(random) for _ in range(2))
