@@ -115,9 +115,11 @@ def check_points(argv: Sequence[str]) -> None:
     stand in one table with the others: before hours of work, not after."""
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    overrides = OverridesParser.create().parse_overrides(_typed(argv))
+    loader = GlobalHydra.instance().config_loader()  # for glob(), which names what there is
+    overrides = OverridesParser.create(loader).parse_overrides(_typed(argv))
     points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
     configs = [from_hydra(compose("config", overrides=point)) for point in points]
     tasks = {config.task.name: config for config in configs}

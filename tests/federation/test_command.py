@@ -116,6 +116,18 @@ def test_a_sweep_ends_in_a_parent_run_with_one_figure(
     assert [point.step for point in points] == [1, 8]
 
 
+def test_a_sweep_may_name_its_points_by_a_pattern(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"  # MLflow remembers relative ones
+    assert main(["simulate", "-m", *_overrides(
+        table, "encryption=glob(shared*,exclude=*rlwe)", "seed=range(0,2)", store)]) == 0
+    _, runs = _runs(tmp_path)
+    assert sorted(run.data.params["seed"] for run in runs if "seed" in run.data.params) == [
+        "0", "1"]
+
+
 def test_a_sweep_that_stops_leaves_a_failed_parent(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
