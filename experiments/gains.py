@@ -6,17 +6,14 @@ were chosen on the period before the test, over all partners together; nothing w
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conf.schema import InvalidConfig
-from experiments.series import Place, averaged_row, interval_text, whole_numbers
+from experiments.series import averaged_row, interval_text, write_task_tables
 from learning.results import Comparison, metric_label
 
 if TYPE_CHECKING:
@@ -31,31 +28,12 @@ Rows = Mapping[str, Comparison]
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.gains",
-        description="Compare the federation, without noise, with each partner's own model: by "
-        "partner, in the test period and in the one before, with one shared model and with "
-        "intercepts of the partners' own. Prints a Markdown table per task.")
-    parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="TASK",
-                        help=f"{', '.join(TASKS)} (default: all)")
-    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
-    parser.add_argument("--write", type=Path, metavar="FILE",
-                        help="put each table between the task's gains markers of FILE")
-    options = parser.parse_args(argv)
-    tasks = options.tasks or list(TASKS)
-    places = {task: Place(options.write, f"gains {task}") for task in tasks if options.write}
-    try:
-        for place in places.values():
-            place.check()
-    except InvalidConfig as error:
-        print(f"gains: {error}", file=sys.stderr)
-        return 2
-    for task in tasks:
-        text = "\n".join(table(task, options.seeds))
-        print(text, flush=True)
-        if task in places:
-            places[task].write(text)
-    return 0
+    return write_task_tables(
+        "gains",
+        "Compare the federation, without noise, with each partner's own model: by partner, in the "
+        "test period and in the one before, with one shared model and with intercepts of the "
+        "partners' own. Prints a Markdown table per task.",
+        TASKS, table, argv)
 
 
 def table(task: str, seeds: Sequence[int]) -> Iterator[str]:

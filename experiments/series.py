@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -129,6 +130,34 @@ def print_tables(program: str, about: str | None, kind: str,
         print(f"\n{title}\n")
         for line in lines(options.seeds):
             print(line, flush=True)
+    return 0
+
+
+def write_task_tables(name: str, about: str, tasks: Sequence[str],
+                      table: Callable[[str, Sequence[int]], Iterable[str]],
+                      argv: Sequence[str]) -> int:
+    """The command line of ``python -m experiments.NAME``, which prints a table per task and puts it
+    between the lines "NAME TASK" of a document. ``table``: (task, seeds) -> lines."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=about)
+    parser.add_argument("tasks", nargs="*", choices=[*tasks, []], metavar="TASK",
+                        help=f"{', '.join(tasks)} (default: all)")
+    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
+    parser.add_argument("--write", type=Path, metavar="FILE",
+                        help=f"put each table between the task's {name} markers of FILE")
+    options = parser.parse_args(argv)
+    places = {task: Place(options.write, f"{name} {task}")
+              for task in options.tasks or tasks if options.write}
+    try:
+        for place in places.values():
+            place.check()
+    except InvalidConfig as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    for task in options.tasks or tasks:
+        text = "\n".join(table(task, options.seeds))
+        print(text, flush=True)
+        if task in places:
+            places[task].write(text)
     return 0
 
 

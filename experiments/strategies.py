@@ -6,20 +6,16 @@ Trained in the open (``experiments.in_the_open``); test customers, settings chos
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.schema import InvalidConfig
 from experiments.series import (
-    Place,
     averaged_row,
     interval_text,
     smallest_partner,
-    whole_numbers,
+    write_task_tables,
 )
 from learning.results import Comparison, metric_label
 
@@ -65,31 +61,11 @@ PROTECTIONS = (("no differential privacy", "privacy=none"), ("ε = 3", "privacy.
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.strategies",
-        description="Train the same federation with each strategy, and with heads of the partners' "
-        "own, on the same seeds, and print a Markdown table per task.")
-    parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="TASK",
-                        help=f"{', '.join(TASKS)} (default: all)")
-    parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S")
-    parser.add_argument("--write", type=Path, metavar="FILE",
-                        help="put each table between the task's strategies markers of FILE")
-    options = parser.parse_args(argv)
-    tasks = options.tasks or list(TASKS)
-    places = {task: Place(options.write, f"strategies {task}") for task in tasks if options.write}
-    try:
-        for place in places.values():
-            place.check()
-    except InvalidConfig as error:
-        print(f"strategies: {error}", file=sys.stderr)
-        return 2
-    for task in tasks:
-        text = (f"Made by `python -m experiments.strategies {task} --write docs/strategies.md`:\n\n"
-                + "\n".join(table(task, options.seeds)))
-        print(text, flush=True)
-        if task in places:
-            places[task].write(text)
-    return 0
+    return write_task_tables(
+        "strategies",
+        "Train the same federation with each strategy, and with heads of the partners' own, on the "
+        "same seeds, and print a Markdown table per task.",
+        TASKS, table, argv)
 
 
 def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
@@ -104,6 +80,8 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
     better = "" if metric.higher_is_better else ", lower is better"
     columns = [f"{name}: {about}" for name, _ in PROTECTIONS
                for about in ("all", "gain over the default", f"smallest partner ({smallest})")]
+    yield f"Made by `python -m experiments.strategies {task} --write docs/strategies.md`:"
+    yield ""
     yield (f"| test {metric_label(metric.name, metric.unit)}{better}, mean of {len(seeds)} seeds | "
            + " | ".join(columns) + " |")
     yield "|---|" + "---|" * len(columns)
