@@ -53,8 +53,9 @@ def test_the_table_pairs_each_row_with_the_default(configure, monkeypatch) -> No
     monkeypatch.setattr(in_the_open, "composed", lambda task, *overrides: configure(
         privacy={"name": "none"}, model={"head": "bias" if "model.head=bias" in overrides
                                          else "shared"}))
-    lines = list(strategies.table("retail_repeat", (0, 1)))
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    made_by, blank, *rows_of_table = strategies.table("retail_repeat", (0, 1))
+    assert "experiments.strategies retail_repeat --write" in made_by and not blank
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows_of_table]
     assert "AUC, mean of 2 seeds" in cells[0][0] and len(cells) == 7
     assert len({len(row) for row in cells}) == 1
     naive, alone, default, again, own = cells[2:]
