@@ -6,12 +6,13 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -28,6 +29,7 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
 
     def composed(config: DictConfig) -> None:
         try:
+            check_optional(HydraConfig.get().overrides.task)
             work(from_hydra(config))
         except Exception as error:
             # Hydra would print a line of its own before an Exception reaches us.
@@ -58,6 +60,21 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
     return 0
 
 
+def check_optional(overrides: Iterable[str]) -> None:
+    """Raises InvalidConfig for a name that a group of conf/tuned lacks: they are optional, since
+    not every task has one, so Hydra would take any name for none."""
+    for text in overrides:
+        group, _, name = text.lstrip("+").partition("=")
+        if group.split("/")[0] == "tuned" and name not in ("", *options(group)):
+            raise InvalidConfig(group, f"has no {name!r}; there are {', '.join(options(group))}. "
+                                f"Left out, it follows the task; ~{group}: nothing tuned")
+
+
+def options(group: str) -> list[str]:
+    """Of a group of the configuration, sorted."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
 class Stopped(BaseException):
     """Carries an error of the run past Hydra."""
 
@@ -74,6 +91,9 @@ def _report(program: str, error: Exception) -> int:
 
     if isinstance(error, HydraException):  # of another point of a sweep
         print(f"{program}: {_explain(error)}", file=sys.stderr)
+        return 2
+    if isinstance(error, ValueError) and "Config group override" in str(error):
+        print(f"{program}: {error}; a group is left out by ~GROUP", file=sys.stderr)
         return 2
     if not isinstance(error, InvalidConfig | TooFewUpdates | KeysDiffer | OpeningFailed
                       | NoSuchRun | TrackingFailed):

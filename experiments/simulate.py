@@ -117,6 +117,10 @@ def prepared(config: Config, folder: Path) -> Config:
     from experiments.partition import split_further
     from learning.registry import load_partner, make_task, prepare
 
+    for key in ("partners", "customers"):
+        if getattr(config.federation, key):
+            raise InvalidConfig(f"federation.{key}", "is for a deployment; a simulation's partners "
+                                "are those of its table, so leave it out")
     config = prepare(config)
     sites = make_task(config).split_by_partner(folder / "events")
     if config.federation.split_into:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from conf.compose import from_hydra
 from conf.schema import Config, InvalidConfig
-from experiments.launch import Stopped
+from experiments.launch import Stopped, check_optional
 from experiments.series import averaged_row
 from learning.results import Comparison, RunResult
 from server.sweep_figures import SweepPoint, over_setting, settings_compared
@@ -121,6 +121,8 @@ def check_points(argv: Sequence[str]) -> None:
     loader = GlobalHydra.instance().config_loader()  # for glob(), which names what there is
     overrides = OverridesParser.create(loader).parse_overrides(_typed(argv))
     points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
+    for point in points:
+        check_optional(point)
     configs = [from_hydra(compose("config", overrides=point)) for point in points]
     tasks = {config.task.name: config for config in configs}
     labels = {name: _metric_label(config) for name, config in tasks.items() if len(tasks) > 1}

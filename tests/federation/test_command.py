@@ -53,6 +53,9 @@ def test_help_and_cfg_show_the_keys(flags: list[str], capsys: pytest.CaptureFixt
     ("task.categories=MILK", "task.categories: is a list: write 'task.categories=[A,B]'"),
     ("federation.customers=3", "write '+federation.customers.NAME=VALUE'"),
     ("experiment=quik", "Could not find 'experiment/quik'"),
+    ("experiment=null", "Config group override must be a string or a list. Got NoneType; a group"),
+    ("tuned=retail", "tuned: has no 'retail'; there are retail_cross"),
+    ("+federation.customers.north=3", "federation.customers: is for a deployment"),
     ("task.simulated_homes=800", "task.simulated_homes: is for task=utility_load"),
     ("task.time_zone=Europe/Paris", "task.time_zone: is for task=utility_load"),
 ])
@@ -146,6 +149,7 @@ def test_a_sweep_that_stops_leaves_a_failed_parent(
     ("privacy.epsilon=3,x", "privacy.epsilon: Value 'x'"),
     ("privacy.epsilon=3,200", "privacy.epsilon: 200.0 protects nobody"),
     ("model=linear,lineer", "Could not find 'model/lineer'"),
+    ("tuned/model=retail_repeat-mlp,lineer", "it follows the task; ~tuned/model: nothing tuned"),
     ("task=retail_repeat,retail_demand", "retail_repeat has AUC, retail_demand has WAPE"),
 ])
 def test_points_of_a_sweep_are_checked_before_the_first_runs(
