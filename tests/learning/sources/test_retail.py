@@ -71,5 +71,7 @@ def test_the_real_sets(real_cache: Path, source: object, customers: int) -> None
     days = frame["time"].dt.date()
     assert (str(days.min()), str(days.max())) == (source.FIRST_DAY, source.LAST_DAY)
     assert frame["customer"].n_unique() == customers
+    document = Path(__file__).resolve().parents[3] / "docs/data.md"
+    assert f"({customers:,} customers" in document.read_text()
     assert frame.select(pl.col("quantity").min() > 0, pl.col("value").min() >= 0).row(0) == (
         True, True)
