@@ -33,10 +33,10 @@ def join(message: Message, context: Context) -> Message:
     """Say which partner this is and which key it holds."""
 
     def answer(session: Session) -> RecordDict:
-        _, fingerprint = layout.parse_join_request(message.content)
+        run, fingerprint = layout.parse_join_request(message.content)
         if fingerprint != session.agreement.parameters.fingerprint:
             raise Refused("the request's encryption parameters differ from this site's")
-        return layout.join_reply(session.join())
+        return layout.join_reply(session.join(run))
 
     return _answer(message, context, answer)
 

@@ -77,7 +77,7 @@ class ReplyStore:
         return [int(path.stem) for path in folder.glob("[0-9]*.blocks") if path.stem.isdecimal()]
 
     def _path(self, round_id: RoundId) -> Path:
-        return self._folder / _folder_name(round_id.run) / f"{round_id.round:09d}.blocks"
+        return self._folder / folder_name(round_id.run) / f"{round_id.round:09d}.blocks"
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class Answered:
                 "this round was answered before, and its bytes are gone from the state folder")
 
     def _path(self, run: str) -> Path:
-        return self.folder / _folder_name(run)
+        return self.folder / folder_name(run)
 
 
-def _folder_name(run: str) -> str:
+def folder_name(run: str) -> str:
     """Run names come from the server."""
     return hashlib.sha256(run.encode()).hexdigest()[:32]
 

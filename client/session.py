@@ -18,8 +18,9 @@ from client.feedback import Feedback
 from client.heads import HeadStore, start_head, step_head
 from client.local_round import test_sums, training_sums
 from client.reply_store import Answered, ReplyStore
+from client.run_key import RunKey
 from client.sealed_run import SealedRun
-from client.site import Site
+from client.site import Site, SiteError
 from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
 from encryption.types import Refused, RoundId
@@ -63,10 +64,27 @@ class Session:
             raise Refused("this run does not name this partner")
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
-        return cls(site, config, agreed_digest(config_json), agreement,
-                   load_partner(config, site.data_path, site.partner), key)
+        data = load_partner(config, site.data_path, site.partner)
+        if config.federation.name == "deployment" and not data.train.mask.any():
+            raise SiteError(
+                f"{site.data_path} gives this run nothing to train on, under its calendar and "
+                "categories; `veilsum validate-data FILE --site PARTNER` with the task settings "
+                "of the run says why")
+        return cls(site, config, agreed_digest(config_json), agreement, data, key)
 
-    def join(self) -> JoinReply:
+    def join(self, run: str) -> JoinReply:
+        """Raises Refused, BudgetExceeded for what would stop this partner later in the run: now no
+        partner has spent anything on it."""
+        bound = _bound_run(self.config_digest, run)
+        self._run_key.check(bound, self.key.key_id)
+        if self.config.opener == self.site.partner:
+            self._guard.check(RoundId(bound, 1), self.key.key_id)
+        split.check(self._division, self.config)
+        rounds = self.config.strategy.rounds
+        for kind, numbers in (("train", range(1, rounds + 1)), ("test", [rounds + 1])):
+            plan = self.agreement.plan(kind)
+            self._ledger(kind).check(bound, dict.fromkeys(numbers, plan.round_event()),
+                                     start=plan.start_event())
         return JoinReply(self.site.partner, self.key.key_id)
 
     def contribute(self, request: TrainRequest) -> TrainReply:
@@ -74,6 +92,7 @@ class Session:
         again. Raises Refused, BudgetExceeded."""
         self._check_round(request.round_id, request.kind, request.fingerprint)
         bound = self._bind(request.round_id)
+        self._run_key.pin(bound.run, self.key.key_id)
         replies = ReplyStore(self.site.state_path / "replies")
         train_s = encrypt_s = 0.0
         with replies.exclusive():
@@ -105,9 +124,9 @@ class Session:
             raise NotTheOpener("this partner does not open this run's sums")
         self._check_round(request.claim.round_id, request.kind, request.fingerprint)
         opener = SumOpener(self.key, self.agreement.layout(request.kind),
-                           OpeningGuard(self.site.state_path / "openings"),
-                           minimum_partners=self.config.quorum)
+                           self._guard, minimum_partners=self.config.quorum)
         bound = self._bind(request.claim.round_id)
+        self._run_key.pin(bound.run, self.key.key_id)
         sealed = self._sealed(bound) if self.agreement.sealed else None
         state = sealed.state(request) if sealed else None  # refused before anything is opened
         opened = opener.open(replace(request.claim, round_id=bound), request.blocks,
@@ -134,6 +153,24 @@ class Session:
         return Answered(self.site.state_path / "answered")
 
     @property
+    def _run_key(self) -> RunKey:
+        return RunKey(self.site.state_path / "keys")
+
+    @property
+    def _guard(self) -> OpeningGuard:
+        return OpeningGuard(self.site.state_path / "openings")
+
+    @property
+    def _division(self) -> Path:
+        return self.site.state_path / "split.json"
+
+    def _ledger(self, kind: str) -> Ledger:
+        """Held-out customers take part in the test release alone, so it goes into a ledger of its
+        own (parallel composition)."""
+        name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
+        return Ledger(self.site.state_path / name, self.site.epsilon_limit, self.site.delta)
+
+    @property
     def _index(self) -> int:
         return self.config.federation.partners.index(self.site.partner)
 
@@ -156,15 +193,12 @@ class Session:
             raise Refused("the request's round is outside the run's privacy plan")
 
     def _spend(self, round_id: RoundId, kind: str) -> None:
-        """Write the spending before the data is touched. Held-out customers take part in the
-        test release alone, so it goes into a ledger of its own (parallel composition)."""
-        division = self.site.state_path / "split.json"
-        split.check(division, self.config)
+        """Write the spending before the data is touched."""
+        split.check(self._division, self.config)
         plan = self.agreement.plan(kind)
-        name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
-        ledger = Ledger(self.site.state_path / name, self.site.epsilon_limit, self.site.delta)
-        ledger.spend(round_id.run, round_id.round, plan.round_event(), start=plan.start_event())
-        split.pin(division, self.config)  # now: a refused run must not fix it
+        self._ledger(kind).spend(round_id.run, round_id.round, plan.round_event(),
+                                 start=plan.start_event())
+        split.pin(self._division, self.config)  # now: a refused run must not fix it
 
     def _sealed(self, bound: RoundId) -> SealedRun:
         return SealedRun.of(self.config, self.agreement, self.key, bound.run)

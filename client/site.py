@@ -50,6 +50,11 @@ class Site:
         for key, path in (("data-path", site.data_path), ("key-path", site.key_path)):
             if not path.is_file():
                 raise SiteError(f"node configuration: {key} is not a file: {path}")
+        if not site.state_path.is_dir():
+            raise SiteError("node configuration: state-path is not a folder: "
+                            f"{site.state_path}. Make it once, on a disk that stays: it holds the "
+                            "record of what this partner's customers' privacy was spent on, which "
+                            "in a new folder begins at nothing")
         return site
 
 

@@ -48,6 +48,12 @@ class OpeningGuard:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def check(self, round_id: RoundId, key_id: str) -> None:
+        """Raises KeyRetired where nothing of the run, or with the key, will be opened again."""
+        if self._key_marker(key_id).exists() or self._run_marker(round_id).exists():
+            raise KeyRetired("an earlier opening failed its checks: nothing more is opened of its "
+                             "run, or with its key; the federation needs a new key")
+
     def claim(self, claim: OpeningClaim, key_id: str) -> OpenedSum | None:
         """Claim a round for one sum, on disk before this returns.
 
@@ -55,8 +61,7 @@ class OpeningGuard:
         it (again, if it died before storing the answer). Raises KeyRetired, AnotherSumClaimed.
         Of several processes that claim at once, one wins.
         """
-        if self._key_marker(key_id).exists() or self._run_marker(claim.round_id).exists():
-            raise KeyRetired("an earlier opening failed its checks; nothing more is opened")
+        self.check(claim.round_id, key_id)
         wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
         content = json.dumps(wanted).encode()
         path = self._root / "claims" / f"{_name(claim.round_id)}.json"

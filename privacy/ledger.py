@@ -18,7 +18,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,13 +50,13 @@ class SpentOtherwise(RuntimeError):
 
 
 class BudgetExceeded(RuntimeError):
-    """The next release would pass this partner's limit. spent, asked (both together), limit:
+    """What is asked for would pass this partner's limit. spent, asked (both together), limit:
     epsilon at the ledger's delta."""
 
     def __init__(self, spent: float, asked: float, limit: float, delta: float, why: str) -> None:
         super().__init__(
-            f"this partner's privacy budget is used up: epsilon {spent:.4g} spent, {asked:.4g} "
-            f"with the next release, limit {limit:.4g} (delta {delta:g}). {why}")
+            f"too little is left of this partner's privacy budget: epsilon {spent:.4g} spent, "
+            f"{asked:.4g} with what is asked for, limit {limit:.4g} (delta {delta:g}). {why}")
         self.spent, self.asked, self.limit = spent, asked, limit
 
 
@@ -97,27 +97,25 @@ class Ledger:
         returns, the entry survived fsync, and all entries together stay within the limit.
         Raises BudgetExceeded, SpentOtherwise or LedgerBroken; then nothing was written.
         """
-        if round_number < 1:
-            raise ValueError(f"rounds count from 1, got {round_number}")
-        wanted = [(round_number, event_json(event))]
-        if start is not None and not isinstance(start, dp.NoOpDpEvent):
-            wanted.insert(0, (0, event_json(start)))
+        wanted = _wanted({round_number: event}, start)
         with self._locked() as descriptor:
             entries = self._read(descriptor)
-            known = {(entry.run_id, entry.round): entry.event for entry in entries}
-            new = []
-            for number, text in wanted:
-                if known.get((run_id, number), text) != text:
-                    raise SpentOtherwise(
-                        f"run {run_id} round {number} was spent on another release before; a "
-                        "changed configuration needs a new run")
-                if (run_id, number) not in known:
-                    new.append((number, text))
+            new = _unspent(entries, run_id, wanted)
             added = self._chain(entries, run_id, new)
             self._check(entries, added)
             if added:
                 _append(descriptor, "".join(entry.line + "\n" for entry in added))
             return (entries + added)[-1].digest
+
+    def check(self, run_id: str, rounds: Mapping[int, dp.DpEvent], *,
+              start: dp.DpEvent | None = None) -> None:
+        """Raises what spending all of ``rounds`` would raise, before the first is spent: a run
+        that passes the limit half-way has cost its customers privacy for nothing. Writes
+        nothing."""
+        with self._locked() as descriptor:
+            entries = self._read(descriptor)
+        new = _unspent(entries, run_id, _wanted(rounds, start))
+        self._check(entries, self._chain(entries, run_id, new))
 
     @property
     def head(self) -> str:
@@ -163,7 +161,7 @@ class Ledger:
                new: list[tuple[int, str]]) -> list[Entry]:
         added: list[Entry] = []
         for number, text in new:
-            last = (entries + added)[-1] if entries or added else None
+            last = next(reversed(added or entries), None)
             if last is None:
                 # The start event alone is Gaussian; the round decides which filter fits.
                 pure = all(_mu_squared(other) is not None for _, other in new)
@@ -202,6 +200,28 @@ class Ledger:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _wanted(rounds: Mapping[int, dp.DpEvent], start: dp.DpEvent | None) -> dict[int, str]:
+    """Round -> event as a line holds it; a run's start stands as round 0."""
+    if min(rounds) < 1:
+        raise ValueError(f"rounds count from 1, got {min(rounds)}")
+    events = dict(sorted(rounds.items()))
+    if start is not None and not isinstance(start, dp.NoOpDpEvent):
+        events = {0: start, **events}
+    return {number: event_json(event) for number, event in events.items()}
+
+
+def _unspent(entries: list[Entry], run_id: str,
+             wanted: Mapping[int, str]) -> list[tuple[int, str]]:
+    """Of ``wanted``, what the run has not spent. Raises SpentOtherwise."""
+    known = {entry.round: entry.event for entry in entries if entry.run_id == run_id}
+    for number, text in wanted.items():
+        if known.get(number, text) != text:
+            raise SpentOtherwise(
+                f"run {run_id} round {number} was spent on another release before; a "
+                "changed configuration needs a new run")
+    return [(number, text) for number, text in wanted.items() if number not in known]
 
 
 def _advice(added: list[Entry], asked: float) -> str:
