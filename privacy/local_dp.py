@@ -6,7 +6,6 @@ Full noise at the partner: the result is private by itself and needs trust in no
 from __future__ import annotations
 
 import copy
-import secrets
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +15,8 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
+from privacy.clipping import clip_and_sum
+from privacy.local_grid import NoiseGrid
 from privacy.noise import NoiseSource
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -34,8 +35,9 @@ def dp_sgd(model: nn.Module, loss: Loss, features: NDArray[np.float32],
     ``noise_multiplier``, neighbours differ by one customer. A customer's loss is the mean over
     its masked examples; its gradient is clipped to ``clip_norm``, and counts zero when it is not
     finite. The divisor is the public ``sample_rate * expected_customers``, never the realised
-    batch; an empty batch releases noise alone. Sampling and noise are seeded by the operating
-    system in every call.
+    batch; an empty batch releases noise alone. Sampling and noise are the operating system's
+    randomness, drawn anew for every number (:class:`NoiseGrid`). Raises ValueError for a model too
+    large for its noise.
     """
     trained = GradSampleModule(copy.deepcopy(model).train(), loss_reduction="sum")
     optimiser = _optimiser(trained, noise_multiplier, clip_norm, learning_rate,
@@ -49,19 +51,37 @@ def dp_sgd(model: nn.Module, loss: Loss, features: NDArray[np.float32],
     return _flat(trained) - start
 
 
+class _GridOptimiser(DPOptimizer):
+    """Opacus' optimiser with sums in float64 and noise of the operating system's randomness.
+
+    Its own noise comes from a torch generator, of which the CPU's takes 32 bits of any seed: who
+    sees one update could try them all. Mersenne Twister is linear besides, so that noise on most
+    coordinates gives away the rest.
+    """
+
+    source = NoiseSource()
+
+    def clip_and_accumulate(self) -> None:
+        rows = np.concatenate([sample.flatten(1).numpy() for sample in self.grad_samples], axis=1)
+        self._total = clip_and_sum(rows, self.max_grad_norm)
+
+    def add_noise(self) -> None:
+        total = self._total
+        if self.noise_multiplier:
+            grid = NoiseGrid.of(total.size, self.noise_multiplier, self.max_grad_norm)
+            noise = self.source.discrete_gaussian(grid.std_steps, total.size)
+            total = (np.rint(total / grid.step) + noise) * grid.step
+        ends = np.cumsum([parameter.numel() for parameter in self.params])
+        for parameter, part in zip(self.params, np.split(total, ends[:-1]), strict=True):
+            parameter.grad = torch.from_numpy(part).to(parameter.dtype).view_as(parameter)
+
+
 def _optimiser(module: GradSampleModule, noise_multiplier: float, clip_norm: float,
                learning_rate: float, expected_batch: float) -> DPOptimizer:
-    return DPOptimizer(
+    return _GridOptimiser(
         torch.optim.SGD(module.parameters(), lr=learning_rate),
         noise_multiplier=noise_multiplier, max_grad_norm=clip_norm,
-        expected_batch_size=expected_batch, generator=_generator())
-
-
-def _generator() -> torch.Generator:
-    """Mersenne Twister seeded with 64 fresh bits: no replay, though not cryptographic."""
-    generator = torch.Generator()
-    generator.manual_seed(secrets.randbits(64))
-    return generator
+        expected_batch_size=expected_batch)
 
 
 def _step(module: GradSampleModule, optimiser: DPOptimizer, loss: Loss, features: torch.Tensor,

@@ -9,6 +9,7 @@ from conf.schema import PrivacyConfig
 from privacy.accounting import calibrate_sampled, gaussian_epsilon, gaussian_mu
 from privacy.digits import METRIC_BITS
 from privacy.grid import Need, PlanImpossible, choose_grid, plain_grid, tail_quantile
+from privacy.local_grid import NoiseGrid
 from privacy.regions import MetricSums, Region
 
 DELTA_FOR_GAUSSIAN = 0.999
@@ -98,7 +99,11 @@ def training_regions(setting: Setting, update_size: int, metric: MetricSums,
         return _regions(parts, setting), 0.0
     regions = _regions(parts[1:], setting)
     sigma = _local_noise_multiplier(setting, regions)
-    reach = _local_reach(setting, sigma, expected_customers, _narrowing(parts[0], setting))
+    try:
+        std = NoiseGrid.of(parts[0].size, sigma, config.clip_norm).std
+    except ValueError as error:
+        raise PlanImpossible("privacy.epsilon", str(error)) from None
+    reach = _local_reach(setting, std, expected_customers, _narrowing(parts[0], setting))
     return (_plain(parts[0], reach, setting), *regions), sigma
 
 
@@ -170,18 +175,19 @@ def _narrowing(part: _Part, setting: Setting) -> float:
     return min(1.0, _FEEDBACK_REACH / math.sqrt(part.size))
 
 
-def _local_reach(setting: Setting, sigma: float, expected_customers: int,
+def _local_reach(setting: Setting, std: float, expected_customers: int,
                  narrowing: float) -> float:
-    """Public range of one coordinate of a DP-SGD delta weighted by n / mean(n).
+    """Public range of one coordinate of a DP-SGD delta weighted by n / mean(n). ``std``: of the
+    noise on a step's sum.
 
     A step moves at most lr C (a batch of the expected size) plus noise of std
-    lr sigma C / (q n); the weight is at most ``customers_bound`` x partners / all, and weight x
+    lr std / (q n); the weight is at most ``customers_bound`` x partners / all, and weight x
     1 / (q n) is partners / (q all) for every partner. Twice that, as batches vary in size.
     """
     config = setting.config
     weight = max(1.0, setting.customers_bound * setting.quorum / expected_customers)
     pull = (config.local_steps * config.local_learning_rate * config.clip_norm * weight
             * narrowing)
-    noise = (math.sqrt(config.local_steps) * config.local_learning_rate * sigma * config.clip_norm
+    noise = (math.sqrt(config.local_steps) * config.local_learning_rate * std
              * setting.quorum / (config.sample_rate * expected_customers))
     return _UPDATE_HEADROOM * (pull + _FREE_TAIL * noise)

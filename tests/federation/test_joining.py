@@ -104,14 +104,14 @@ def test_a_site_whose_data_does_not_fit_the_run_does_not_join(  # type: ignore[n
         assert len(Session.start(config, site).data.train)
         other = tmp_path / "other.parquet"
         pl.read_parquet(site.data_path).with_columns(**damage).write_parquet(other)
-        with pytest.raises(SiteError, match="nothing to train on.*validate-data"):
+        with pytest.raises(SiteError, match=r"nothing to train on.*validate-data"):
             Session.start(config, replace(site, data_path=other))
 
 
 def test_a_deployment_names_its_calendar(configure, clients) -> None:  # type: ignore[no-untyped-def]
     with clients(configure()) as federation:
         config = _deployed(federation.config)
-        with pytest.raises(InvalidConfig, match="a deployment names task.train_snapshots"):
+        with pytest.raises(InvalidConfig, match=r"a deployment names task.train_snapshots"):
             replace(config, task=replace(config.task, test_snapshot="")).validate()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from scipy.stats import binomtest, chi2, norm
 from torch import nn
 from torch.nn import functional as F
 
-import privacy.local_dp as local_dp
 from conf.schema import ModelConfig
 from learning.customers import Customers, InputShape
 from learning.losses import Huber
 from learning.models import build_model
 from learning.training import customer_gradients
+from privacy import local_dp, noise
 from privacy.clipping import clip_and_sum
 from privacy.local_dp import customer_losses, dp_sgd
+from privacy.local_grid import NoiseGrid
 
 RARE = 1e-9
 
@@ -197,3 +199,64 @@ def test_leaving_one_customer_out_moves_the_sum_by_at_most_the_clip() -> None:
         rest = tuple(np.delete(array, left_out, axis=0) for array in data)
         change = np.linalg.norm(train(model, rest, clip_norm=0.05) - whole)
         assert change <= 0.05 / 10 * (1 + 1e-5)
+
+
+def test_noise_is_not_drawn_from_a_generator_that_32_bits_seed(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's on the CPU takes 32 bits of any seed: all its noise could be tried."""
+    twice = []
+    for seed in (7, 7 + (1 << 32)):
+        torch.manual_seed(seed)
+        twice.append(torch.rand(8))
+    assert torch.equal(*twice)
+
+    def drawn(*_: object, **__: object) -> None:
+        raise AssertionError("torch drew noise")
+
+    for name in ("normal", "randn", "randn_like", "rand"):
+        monkeypatch.setattr(torch, name, drawn)
+    read = []
+    monkeypatch.setattr(noise.os, "urandom", lambda size, real=os.urandom: read.append(size)
+                        or real(size))
+    model = Linear(100)
+    data = customers(5, f=100)
+    train(model, data, noise_multiplier=1.0, steps=3)
+    assert sum(read) >= 3 * 8 * (101 + 5)  # 64 bits for every number, of each step
+
+
+@pytest.mark.parametrize(("size", "multiplier", "clip"), [
+    (1, 0.5, 1.0), (40, 4.0, 0.5), (1313, 40.0, 2.0), (1_660_000, 4.0, 1.0), (2**20, 30.0, 0.1)])
+def test_the_grid_keeps_the_multiplier(size: int, multiplier: float, clip: float) -> None:
+    grid = NoiseGrid.of(size, multiplier, clip)
+    sensitivity = clip / grid.step + math.sqrt(size)
+    assert grid.std_steps / sensitivity == pytest.approx(multiplier, rel=1e-9)
+    added = grid.std / (multiplier * clip)  # beside noise without rounding
+    assert 1 <= added <= 2 and (size > 1000 or added < 1.011)
+    assert grid.std_steps <= noise.MAX_STD_STEPS
+
+
+def test_rounding_moves_neighbours_no_further_than_the_grid_says() -> None:
+    random = np.random.default_rng(0)
+    for size, clip in ((3, 1.0), (400, 0.2)):
+        grid = NoiseGrid.of(size, 2.0, clip)
+        worst = 0.0
+        for _ in range(200):
+            one, change = random.normal(size=(2, size))
+            change *= clip / np.linalg.norm(change)
+            worst = max(worst, np.linalg.norm(np.rint((one + change) / grid.step)
+                                              - np.rint(one / grid.step)))
+        assert worst <= grid.std_steps / 2.0
+
+
+def test_what_is_released_lies_on_the_grid() -> None:
+    """A sum whose low bits came through under the noise would be read off them."""
+    model, data = Linear(20), customers(6, f=20)
+    step = train(model, data, noise_multiplier=1.0, expected_customers=1) - 0.0
+    grid = NoiseGrid.of(21, 1.0, 1.0)
+    steps = step / grid.step
+    assert np.abs(steps).max() > 20 and np.allclose(steps, np.rint(steps), atol=0.05)
+
+
+def test_a_model_too_large_for_its_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="too many for a noise multiplier of 40"):
+        NoiseGrid.of(1_660_000, 40.0, 1.0)
