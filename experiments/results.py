@@ -5,19 +5,25 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from conf.schema import Config, InvalidConfig
 from experiments.series import (
     Place,
     averaged_row,
     interval_text,
+    markdown_head,
     smallest_partner,
     whole_numbers,
     with_run,
 )
 from learning.results import Comparison, RunResult
+
+Draws = list[list[RunResult]]
+"""For each seed, its runs: alike but for their noise."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,15 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--seeds", type=whole_numbers, default=(0, 1, 2), metavar="S,S",
                         help="seeds to average over (default 0,1,2)")
+    parser.add_argument("--draws", type=int, default=1, metavar="D",
+                        help="runs of each seed that has noise, which differ in it alone (default "
+                        "1); from 2 on a column says how far noise by itself moves a run")
     parser.add_argument("--write", type=Path, metavar="FILE",
                         help="put the table between the results markers of FILE (named after the "
                         "task, unless it is retail_repeat)")
     options, overrides = parser.parse_known_args(argv)
+    if options.draws < 1:
+        parser.error("--draws: at least 1")
     from experiments.launch import compose_and_run
 
     places: list[Place] = []
@@ -62,12 +73,13 @@ def main(argv: list[str]) -> int:
 
     if code := compose_and_run("veilsum results", overrides, check):
         return code
-    collected: list[tuple[str, list[RunResult]]] = []
+    collected: list[tuple[str, Draws]] = []
     for setting in SETTINGS:
-        results: list[RunResult] = []
+        results: list[list[RunResult]] = []
         code = compose_and_run(
             "veilsum results", [*setting.overrides, *overrides],
-            lambda config, results=results: results.extend(_runs(config, options.seeds)))
+            lambda config, results=results: results.extend(
+                _runs(config, options.seeds, options.draws)))
         if code:
             return code
         collected.append((setting.label, results))
@@ -78,7 +90,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _runs(config: Config, seeds: tuple[int, ...]) -> list[RunResult]:
+def _runs(config: Config, seeds: tuple[int, ...], draws: int) -> Draws:
     from experiments.simulate import simulate
 
     if not seeds:
@@ -86,40 +98,65 @@ def _runs(config: Config, seeds: tuple[int, ...]) -> list[RunResult]:
     privacy = config.privacy
     name = privacy.name + ("" if privacy.name == "none" else f"-eps{privacy.epsilon:g}")
     named = replace(config, tracking=replace(config.tracking, experiment="veilsum-results"))
-    return [simulate(with_run(named, name, seed)) for seed in seeds]
+    names = [name] if draws == 1 or privacy.name == "none" else [
+        f"{name}-draw{number}" for number in range(1, draws + 1)]
+    return [[simulate(with_run(named, one, seed)) for one in names] for seed in seeds]
 
 
-def markdown(collected: list[tuple[str, list[RunResult]]]) -> str:
+def markdown(collected: Sequence[tuple[str, Draws]]) -> str:
     """Rows: settings; columns: test metric of all, of held-out customers, of the smallest
     partner; and the paired gains. The baselines stand above, once: they do not depend on ε."""
-    first = collected[0][1][0]
+    base = _runs_of(collected[0][1])
+    first, draws = base[0], max(len(drawn) for _, seeds in collected for drawn in seeds)
     smallest = smallest_partner(first.comparisons)
     groups = ("all", "held out", smallest)
     better = "" if first.higher_is_better else ", lower is better"
-    lines = [f"| test {first.metric_label}{better}, mean of {len(collected[0][1])} seeds | all | "
-             f"held-out customers | smallest partner ({smallest}) | gain over naive (all) | "
-             f"gain over alone (all) | gain over alone ({smallest}) | ε if the key leaks |",
-             "|---|---|---|---|---|---|---|---|"]
-    base = {group: _row(collected[0][1], group) for group in groups}
+    mean = f"mean of {len(collected[0][1])} seeds" + (
+        f", with noise of {draws} draws each" if draws > 1 else "")
+    noise = ["one run's noise (all)"] if draws > 1 else []
+    lines = markdown_head(
+        f"test {first.metric_label}{better}, {mean}", "all", "held-out customers",
+        f"smallest partner ({smallest})", "gain over naive (all)", "gain over alone (all)",
+        f"gain over alone ({smallest})", *noise, "ε if the key leaks").split("\n")
     for label, name in (
             (f"naive: {first.naive_rule}", "naive"),
             ("each partner alone, no privacy", "local"),
             ("all data pooled, no privacy", "pooled")):
-        cells = " | ".join(interval_text(getattr(base[group], name)) for group in groups)
-        lines.append(f"| {label} | {cells} | | | | |")
-    for label, results in collected:
+        cells = [interval_text(getattr(_row(base, group), name)) for group in groups]
+        lines.append(_line(label, *cells, *[""] * (4 + len(noise))))
+    for label, seeds in collected:
+        results = _runs_of(seeds)
         rows = {group: _row(results, group) for group in groups}
-        cells = " | ".join(interval_text(rows[group].federated) for group in groups)
         leak = results[0].epsilon_if_key_leaks
-        lines.append(f"| **federated**, {label} | {cells} | "
-                     f"{interval_text(rows['all'].gain_over_naive, signed=True)} | "
-                     f"{interval_text(rows['all'].gain_over_local, signed=True)} | "
-                     f"{interval_text(rows[smallest].gain_over_local, signed=True)} | "
-                     f"{f'{leak:.1f}' if math.isfinite(leak) else 'no protection'} |")
+        gains = (rows["all"].gain_over_naive, rows["all"].gain_over_local,
+                 rows[smallest].gain_over_local)
+        lines.append(_line(
+            f"**federated**, {label}", *(interval_text(rows[group].federated) for group in groups),
+            *(interval_text(gain, signed=True) for gain in gains),
+            *[_noise_text(seeds) for _ in noise],
+            f"{leak:.1f}" if math.isfinite(leak) else "no protection"))
     return "\n".join(lines)
 
 
-def _row(results: list[RunResult], partner: str) -> Comparison:
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cells).replace("  ", " ") + " |"
+
+
+def _runs_of(seeds: Draws) -> list[RunResult]:
+    return [result for drawn in seeds for result in drawn]
+
+
+def _noise_text(seeds: Draws) -> str:
+    """Standard deviation of a run's metric by its noise: of runs around the mean of their seed."""
+    values = [[_row([result], "all").federated.value for result in drawn] for drawn in seeds]
+    freedom = sum(len(drawn) - 1 for drawn in values)
+    if not freedom:
+        return ""
+    squares = sum((value - fmean(drawn)) ** 2 for drawn in values for value in drawn)
+    return f"± {math.sqrt(squares / freedom):.4f}"
+
+
+def _row(results: Sequence[RunResult], partner: str) -> Comparison:
     return averaged_row([row for result in results for row in result.comparisons
                          if row.partner == partner])
 

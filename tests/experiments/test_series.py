@@ -44,13 +44,26 @@ def test_every_estimate_of_a_row_is_averaged() -> None:
 
 
 def test_the_table_has_a_row_per_setting_and_names_the_smallest_partner() -> None:
-    text = markdown([("one", [_result(0.6), _result(0.7)]),
-                     ("two", [replace(_result(0.6), epsilon_if_key_leaks=float("inf"))])])
+    text = markdown([("one", [[_result(0.6)], [_result(0.7)]]),
+                     ("two", [[replace(_result(0.6), epsilon_if_key_leaks=float("inf"))]])])
     lines = text.splitlines()
     assert "smallest partner (small)" in lines[0]
     assert len(lines) == 2 + 3 + 2
     assert len({line.count("|") for line in lines}) == 1
     assert "no protection" in lines[-1] and "7.0" in lines[-2]
+    assert "noise" not in text
+
+
+def test_several_draws_say_what_noise_alone_does() -> None:
+    """A seed's own mean is no noise."""
+    text = markdown([("none", [[_result(0.5)], [_result(0.7)]]),
+                     ("noisy", [[_result(0.49), _result(0.51)], [_result(0.68), _result(0.72)]])])
+    lines = text.splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert "mean of 2 seeds, with noise of 2 draws each" in lines[0]
+    assert "± " not in lines[-2]
+    spread = ((2 * 0.01**2 + 2 * 0.02**2) / 2) ** 0.5
+    assert f"| ± {spread:.4f} |" in lines[-1] and "0.600 [" in lines[-1]
 
 
 def test_a_place_is_replaced_and_nothing_else(tmp_path: Path) -> None:
