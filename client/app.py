@@ -15,8 +15,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.session import Session
-from client.site import Site
+from client.site import Site, SiteError
 from encryption.types import Refused
+from learning.tables import TableError
 from strategies import layout
 
 log = logging.getLogger("veilsum.client")
@@ -67,7 +68,9 @@ def _answer(
             log.warning("refused: %s", error)
         else:
             log.exception("this site could not answer")
-        content = layout.refusal(type(error).__name__)
+        # A table that a site cannot use is the site's own business: not what is wrong with it.
+        known = SiteError if isinstance(error, TableError) else type(error)
+        content = layout.refusal(known.__name__)
     return Message(content, reply_to=message)
 
 

@@ -61,7 +61,9 @@ class Session:
         """Read the site's key and data. The errors name their cause; they stay at the site."""
         config, agreement = _agreed(config_json)
         if site.partner not in config.federation.partners:
-            raise Refused("this run does not name this partner")
+            raise Refused(f"this run names {', '.join(config.federation.partners)}, and the node "
+                          f"configuration says partner={site.partner!r}")
+        _check_bounds(config, site)
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
         data = load_partner(config, site.data_path, site.partner)
@@ -237,6 +239,19 @@ class Session:
         values = plan.quantise({"update": update, **sums}, noise)
         feedback.keep(bound, update, values[:region.size])  # the update comes first, unsplit
         return values
+
+
+def _check_bounds(config: Config, site: Site) -> None:
+    """Raises Refused for what would make a customer's privacy cost more than the site counts."""
+    if site.epsilon_limit is None:  # a simulation
+        return
+    if config.privacy.delta > site.delta:
+        raise Refused(f"the run's privacy.delta of {config.privacy.delta:g} is above the delta of "
+                      f"{site.delta:g} at which this site counts its limit")
+    if config.task.newcomer_partner is not None:
+        # Of the k customers with the smallest hashes, who leaves makes room for another: two
+        # change, where everything else is bounded by one.
+        raise Refused("task.newcomer_partner is for simulations")
 
 
 def read_heads(config: Config, nodes: Mapping[str, Mapping[str, object]]

@@ -321,7 +321,8 @@ class Config:
                  "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of the server's "
                  "environment")
         if partners:
-            self._check_calendar()
+            if self.federation.name == "deployment":
+                self._check_deployment()
             _require(set(self.federation.customers) == set(partners), "federation.customers",
                      "must give one public estimate for each of " + ", ".join(partners))
             _require(len(set(partners)) == len(partners), "federation.partners", "has duplicates")
@@ -341,14 +342,14 @@ class Config:
                          "to add noise; use privacy=local_dp or more partners")
         return self
 
-    def _check_calendar(self) -> None:
+    def _check_deployment(self) -> None:
         task = self.task
         dated = task.train_snapshots and task.validation_snapshot and task.test_snapshot
-        _require(self.federation.name != "deployment" or bool(dated)
-                 or task.name not in ("retail_repeat", "retail_demand"), "task.train_snapshots",
-                 "sites have no common table to count the calendar back from: a deployment names "
-                 "task.train_snapshots, task.validation_snapshot and task.test_snapshot "
-                 "(`veilsum describe-data` shows those of a table)")
+        _require(bool(dated) or task.name not in ("retail_repeat", "retail_demand"),
+                 "task.train_snapshots", "sites have no common table to count the calendar back "
+                 "from: a deployment names task.train_snapshots, task.validation_snapshot and "
+                 "task.test_snapshot (`veilsum describe-data` shows those of a table)")
+        _require(task.newcomer_partner is None, "task.newcomer_partner", "is for simulations")
 
     @property
     def quorum(self) -> int:

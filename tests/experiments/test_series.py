@@ -63,7 +63,7 @@ def test_several_draws_say_what_noise_alone_does() -> None:
     assert "mean of 2 seeds, with noise of 2 draws each" in lines[0]
     assert "± " not in lines[-2]
     spread = ((2 * 0.01**2 + 2 * 0.02**2) / 2) ** 0.5
-    assert f"| ± {spread:.4f} |" in lines[-1] and "0.600 [" in lines[-1]
+    assert f"| ± {spread:.4f} |" in lines[-1] and "0.630 [" in lines[-1]
 
 
 def test_a_place_is_replaced_and_nothing_else(tmp_path: Path) -> None:

@@ -83,18 +83,25 @@ def test_the_ledger_stops_a_partner_across_runs(configure, clients, tmp_path: Pa
     assert 2.9 < spent <= 3.5
 
 
-def test_the_server_does_not_choose_the_delta_of_a_sites_limit(  # type: ignore[no-untyped-def]
-        configure, clients, tmp_path: Path) -> None:
+def test_the_server_does_not_choose_the_delta_of_a_sites_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
     """At a δ of nearly .01 the same noise looks like half the ε."""
     with clients(configure(privacy={"delta": 9.9e-3}), epsilon_limit=3.0) as federation:
-        answers = [federation.train("east", number) for number in (1, 2, 3)]
-        assert _refused(answers[-1]) == "BudgetExceeded"
-        site = Site.from_node_config(federation.nodes["east"])
-        assert site.delta == 1e-5
+        assert _refused(federation.train("east", 1)) == "Refused"
+        node = federation.nodes["east"]
+        assert Site.from_node_config(node).delta == 1e-5
         for delta in (0, 0.01, "1e-5", True, float("nan")):
             with pytest.raises(SiteError, match="delta"):
-                Site.from_node_config({**federation.nodes["east"], "delta": delta})
-    assert Ledger(tmp_path / "state" / "east" / "ledger.jsonl", None, site.delta).spent() <= 3.0
+                Site.from_node_config({**node, "delta": delta})
+
+
+def test_a_limit_is_counted_at_the_sites_delta(configure, clients, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with clients(configure(), epsilon_limit=3.0, delta=9.9e-3) as federation:
+        for number in (1, 2, 3):
+            parse_train_reply(federation.train("east", number))
+        for number in (1, 2, 3):  # costs 3 at 1e-5, and less at the site's delta
+            parse_train_reply(federation.train("east", number, run="cd" * 16))
+    path = tmp_path / "state" / "east" / "ledger.jsonl"
+    assert Ledger(path, None, 9.9e-3).spent() <= 3.0 < Ledger(path, None, 1e-5).spent()
 
 
 def test_a_round_whose_reply_was_lost_is_not_answered_with_other_noise(  # type: ignore[no-untyped-def]

@@ -122,3 +122,25 @@ def test_a_state_folder_that_is_not_there_is_not_made(configure, clients, tmp_pa
         with pytest.raises(SiteError, match="Make it once, on a disk that stays"):
             Site.from_node_config(node)
         assert not (tmp_path / "staet").exists()
+
+
+def test_a_site_with_a_limit_takes_no_settings_of_simulations(  # type: ignore[no-untyped-def]
+        configure, clients) -> None:
+    """Of the k customers of smallest hash, leaving one out lets another in: two change."""
+    newcomer = {"newcomer_partner": "west", "newcomer_customers": 3}
+    with clients(configure(task=newcomer), epsilon_limit=3.5) as federation:
+        assert _joined(federation) == "Refused"
+        with pytest.raises(InvalidConfig, match=r"task.newcomer_partner: is for simulations"):
+            _deployed(federation.config).validate()
+        simulated = replace(Site.from_node_config(federation.nodes["west"]), epsilon_limit=None)
+        assert len(Session.start(to_json(federation.config), simulated).data.train) == 3
+
+
+def test_a_site_that_cannot_use_its_table_says_no_more(  # type: ignore[no-untyped-def]
+        configure, clients, caplog: pytest.LogCaptureFixture) -> None:
+    with clients(configure()) as federation:
+        path = Path(federation.nodes["east"]["data-path"])
+        frame = pl.read_parquet(path)
+        frame.with_columns(pl.lit("west").alias("partner")).write_parquet(path)
+        assert _joined(federation) == "SiteError"
+    assert "this is the site of 'east'" in caplog.text
