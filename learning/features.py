@@ -185,9 +185,9 @@ def _features(pairs: dict[str, NDArray[np.float64]], visits: dict[str, NDArray[n
 def _naive(pairs: dict[str, NDArray[np.float64]],
            visits: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
     """(n, c) frequency x activity / recency: shopping days with the category, times the root of
-    1 + visits in the last 28 days, over the days since the category was last bought. The
-    strongest rule without fitted numbers among those tried on validation. On a log scale,
-    shifted so that histograms of it use the same cells as a model's logits."""
+    1 + visits in the last 28 days, over the days since the category was last bought
+    (experiments.naive_rules compares it with simpler ones). On a log scale, shifted so that
+    histograms of it use the same cells as a model's logits."""
     log_rule = (np.log(np.maximum(pairs["days"], 1.0)) + 0.5 * np.log1p(visits["month"])[:, None]
                 - np.log(pairs["last"]))
     return (log_rule + 1.6).astype(np.float32)
