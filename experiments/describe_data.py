@@ -18,17 +18,16 @@ _OWN = ("path", "calendars", "newcomer_partner", "newcomer_customers", "newcomer
 """Settings of a task that are nobody else's business, or a simulation's."""
 _CARD = "veilsum data card 1"
 _EPILOG = """\
-A card holds no row, no count and no statistic of anybody's data: the settings that all partners
-must share, the names of columns and features, public bounds, and a fingerprint of them. Partners
+A card holds no row and no count of anybody's data: the settings that all partners must share, the
+names of columns and features, public bounds, and a fingerprint of them. Partners
 exchange cards, not data, before the first round; `--agree` shows what still differs.
 
   veilsum describe-data meters.csv task=utility_load --out north.json
   veilsum describe-data --agree north.json south.json west.json
 
 FILE is what lies at this partner's site, of one partner alone; it may lack the partner column.
-Snapshots of a retail task that are left empty are counted back from its own last day.
-
-Categories that task.top_categories takes from a table are part of the card: they become public.
+Snapshots of a retail task that are left empty are counted back from its own last day, and
+task.top_categories takes its most frequent categories: both are then part of the card, and public.
 Exit code: 0 (with --agree: all agree), 2 otherwise.
 """
 
