@@ -21,6 +21,7 @@ from strategies.records import (
     INT_STYPE,
     PROTOCOL,
     SEALED,
+    ClientFailed,
     PartnerRefused,
     add_bytes,
     array,
@@ -37,7 +38,7 @@ from strategies.records import (
     round_fields,
 )
 
-__all__ = ["JOIN", "OPEN", "PROTOCOL", "TRAIN", "PartnerRefused"]
+__all__ = ["JOIN", "OPEN", "PROTOCOL", "TRAIN", "ClientFailed", "PartnerRefused"]
 
 JOIN, TRAIN, OPEN = "query.join", "train", "query.open"
 

@@ -33,6 +33,30 @@ class PartnerRefused(Refused):
         self.reason = reason
 
 
+_FAILURES = {
+    1: "its client could not load the app; are its version and packages those of this run?",
+    2: "its client app raised an error; the log of that site has it",
+    3: "the message expired, or its node was taken out of the federation",
+    4: "its answer expired before it was fetched",
+    5: "its node no longer answers: the SuperNode ended or lost its connection",
+    6: "a Flower mod of its client refused the message",
+    7: "its SuperNode could not verify the app",
+    8: "its client process ended without an answer; was it killed, or out of memory?",
+}
+_PASSING = {0, 3, 4, 5, 8}
+
+
+class ClientFailed(Refused):
+    """Flower brought an error instead of an answer. ``passing``: the same node, or the partner's
+    next one, may well answer if asked again. The error's text is not repeated: it may hold what a
+    client raised."""
+
+    def __init__(self, code: int) -> None:
+        words = _FAILURES.get(code, "its client failed")
+        super().__init__(f"{words} (Flower error {code})")
+        self.passing = code in _PASSING
+
+
 # --- what is written --------------------------------------------------------------------------
 
 
@@ -66,7 +90,7 @@ def array(values: NDArray[Any], stype: str) -> Array:
 
 def read_content(message: Message) -> RecordDict:
     if message.has_error():
-        raise Refused(f"the client failed (Flower error {int(message.error.code)})")
+        raise ClientFailed(int(message.error.code))
     return message.content
 
 
