@@ -130,7 +130,7 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
                           f"{kept.place} to begin anew, which spends privacy again")
         progress.stage("connecting partners")
         cohort = join(grid, agreement.partners, config.quorum, run,
-                      agreement.parameters.fingerprint, config.strategy.timeout_s)
+                      agreement.parameters.fingerprint, config.strategy.timeout_s, progress.note)
         work.keep()
         released = _train_and_test(work, cohort, grid, operator.processes)
         return finish(work, released, operator.reader)

@@ -1,31 +1,50 @@
-"""Who takes part: nodes that joined, and what became of each in a round."""
+"""Who takes part: the nodes that joined, the one that speaks for each partner, and asking them.
+
+A partner whose SuperNode was restarted comes back as another Flower node, so a run may not tie it
+to the first one. Guarantees: a node speaks for a partner only after it joined for it, with the key
+that the run's partners hold; while it is connected no other node takes its place.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from encryption.types import Refused
 from strategies import layout
-from strategies.exchange import ask, stream
+from strategies.exchange import Mail, Patience, ask
 
 log = logging.getLogger("veilsum")
+_TRIES = 3
+"""How often one node is asked for one answer, where its client fails each time."""
+_FIRST_WORD_S, _NEXT_WORD_S = 10.0, 60.0
 
 
 class TooFewUpdates(RuntimeError):
-    """A round, or the start, got fewer partners than the quorum."""
+    """A round, or the start, got fewer partners than the quorum. ``missing``: who said nothing."""
 
-    def __init__(self, got: int, need: int, refused: Mapping[str, str] | None = None) -> None:
-        reasons = "; ".join(f"{who}: {why}" for who, why in (refused or {}).items())
+    def __init__(self, got: int, need: int, refused: Mapping[str, str] | None = None,
+                 missing: Collection[str] = ()) -> None:
+        reasons = [f"{who}: {why}" for who, why in (refused or {}).items()]
+        if missing:
+            reasons.append(f"missing: {', '.join(missing)}")
         super().__init__(
             f"{got} of at least {need} partners took part"
-            + (f" ({reasons})" if reasons else "")
-            + ". Their noise shares are missing, so nothing was opened; start the missing "
-            "clients, or lower strategy.quorum (which raises every partner's noise)."
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+            + ". Noise shares are missing, so nothing was opened. "
+            + ("Why a partner refused, or its client failed, stands in the log of its site: mend "
+               "it there. " if refused else "")
+            + ("Start the missing clients. " if missing else "")
+            + "Then give the same command again: it goes on with this run where federation.folder "
+            "or the run config's state-path keeps it, and begins anew elsewhere. Another "
+            "strategy.quorum is a new run: it spends privacy again, and a lower one raises every "
+            "partner's noise."
         )
         self.got, self.need = got, need
 
@@ -34,54 +53,185 @@ class KeysDiffer(RuntimeError):
     """Partners hold different keys, so their sums could never be opened."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cohort:
-    """Joined nodes. ``nodes``: partner name -> Flower node id; ``partners``: all names of the
-    federation in the order of the partner map."""
+    """``partners``: all names of the federation in the order of the partner map; ``nodes``:
+    partner name -> the Flower node that speaks for it; ``refused``: who was not let in, and
+    why."""
 
     partners: tuple[str, ...]
-    nodes: Mapping[str, int]
+    run: str
+    fingerprint: str
+    nodes: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    _keys: dict[str, str] = field(default_factory=dict)
+    _key_id: str | None = None
+    _claims: dict[int, layout.JoinReply] = field(default_factory=dict)
+    """What nodes said when they joined, in that order."""
+    _connected: set[int] = field(default_factory=set)
+    _asked: Counter[int] = field(default_factory=Counter)
+    _mail: Mail = field(default_factory=Mail)
 
     def index(self, partner: str) -> int:
         return self.partners.index(partner)
 
+    @property
+    def missing(self) -> list[str]:
+        """Partners that never joined."""
+        return [name for name in self.partners if name not in self.nodes]
 
-def join(
-    grid: Grid, partners: tuple[str, ...], quorum: int, run: str, fingerprint: str, timeout_s: float
-) -> Cohort:
-    """Ask every connected node who it is, until all partners are there or time is up.
+    @property
+    def lost(self) -> list[str]:
+        """Partners that joined and are not connected now."""
+        return [name for name, node in self.nodes.items() if node not in self._connected]
+
+    def look(self, grid: Grid) -> bool:
+        """Ask new nodes who they are, read who answered, and let a partner whose node is gone
+        speak through the next that joined for it. Waits for nothing; True where a node
+        answered."""
+        nodes = list(grid.get_node_ids())
+        self._connected = set(nodes)
+        for gone in set(self._asked) - self._connected:
+            del self._asked[gone]  # one that comes back under its own id is asked again
+        new = [node for node in nodes if not self._asked[node]]
+        self._join(grid, new)
+        answered = False
+        for node, reply in self._mail.pull(grid):
+            answered = True
+            self._hear(grid, node, reply)
+        self._seat()
+        return answered
+
+    def agree(self) -> None:
+        """From now on nobody joins with another key. Raises KeysDiffer."""
+        if len(set(self._keys.values())) > 1:
+            raise KeysDiffer("partners hold different keys: " + ", ".join(
+                f"{name} {key}" for name, key in sorted(self._keys.items()))
+                + ". Hand out one key again.")
+        self._key_id = next(iter(self._keys.values()))
+        self._claims = {node: claim for node, claim in self._claims.items()
+                        if claim.key_id == self._key_id}
+
+    def replies(self, grid: Grid, content: RecordDict, message_type: str, group: str,
+                timeout_s: float, wanted: Callable[[], Collection[str]],
+                enough: Callable[[Collection[str]], bool]) -> Iterator[tuple[str, Message]]:
+        """Ask the partners in ``wanted()`` and yield (partner, reply) in the order of arrival, one
+        reply a partner at a time. Who joins meanwhile is asked too, and who is still wanted after
+        its reply, because its node failed, is asked again once it is back. Ends when nobody is at
+        work and ``enough(partners that may yet answer)``, or after ``timeout_s``."""
+        patience, mail, tries = Patience(timeout_s), Mail(), Counter[int]()
+        at_work: dict[int, str] = {}
+        reminder = Reminder(log.warning)
+        while True:
+            progressed = self.look(grid)
+            for gone in set(tries) - self._connected:
+                del tries[gone]
+            ready = {node: name for name, node in self._due(wanted(), at_work.values(), tries)}
+            mail.push(grid, ask(dict.fromkeys(ready, content), message_type, group))
+            tries.update(ready.keys())
+            at_work = {node: name for node, name in (at_work | ready).items()
+                       if node in mail.nodes}
+            for node, reply in mail.pull(grid):
+                progressed = True
+                yield at_work[node], reply
+            at_work = {node: name for node, name in at_work.items() if node in mail.nodes}
+            possible = [name for name in wanted() if not self._gave_up(name, tries)]
+            idle = not at_work and not self._due(possible, (), tries)
+            if (idle and enough(possible)) or not patience.left_s:
+                return
+            if idle:
+                reminder.say(f"round {group}: waiting for {', '.join(possible)} to connect; up to "
+                             f"{patience.left_s:.0f} s")
+            patience.rest(progressed)
+
+    def _due(self, wanted: Collection[str], at_work: Collection[str],
+             tries: Mapping[int, int]) -> list[tuple[str, int]]:
+        """(partner, node) of those that can be asked now."""
+        return [(name, node) for name, node in self.nodes.items()
+                if name in wanted and name not in at_work and node in self._connected
+                and tries.get(node, 0) < _TRIES]
+
+    def _gave_up(self, partner: str, tries: Mapping[int, int]) -> bool:
+        """Its node is there, and its client failed too often."""
+        node = self.nodes.get(partner)
+        return node in self._connected and tries.get(node, 0) >= _TRIES
+
+    def _join(self, grid: Grid, nodes: Collection[int]) -> None:
+        content = layout.join_request(self.run, self.fingerprint)
+        self._mail.push(grid, ask(dict.fromkeys(nodes, content), layout.JOIN, "join"))
+        self._asked.update(nodes)
+
+    def _hear(self, grid: Grid, node: int, reply: Message) -> None:
+        try:
+            claim = layout.parse_join_reply(reply)
+            if claim.partner not in self.partners:
+                raise Refused("it names a partner that this federation does not have")
+            if self._key_id not in (None, claim.key_id):
+                raise Refused("it holds another key than the partners of this run")
+        except Refused as error:
+            self._claims.pop(node, None)
+            self.refused[f"node {node}"] = str(error)
+            log.warning("node %d was not let in: %s (its SuperNode's log gives this number as "
+                        "SuperNode ID, and says more)", node, error)
+            passing = isinstance(error, layout.ClientFailed) and error.passing
+            if passing and node in self._connected and self._asked[node] < _TRIES:
+                self._join(grid, [node])
+            return
+        self.refused.pop(f"node {node}", None)
+        self._claims[node] = claim
+        if self.nodes.get(claim.partner, node) != node and self._speaks(claim.partner):
+            log.warning("node %d also says that it is %s; it waits until node %d is gone", node,
+                        claim.partner, self.nodes[claim.partner])
+
+    def _speaks(self, partner: str) -> bool:
+        """Whether the partner's node is connected and still says that it is this partner's."""
+        node = self.nodes.get(partner)
+        claim = self._claims.get(node) if node in self._connected else None
+        return claim is not None and claim.partner == partner
+
+    def _seat(self) -> None:
+        for node, claim in self._claims.items():
+            if node not in self._connected or self._speaks(claim.partner):
+                continue
+            if claim.partner in self.nodes or self._key_id is not None:
+                log.warning("%s joins late, or is back, as node %d", claim.partner, node)
+            self.nodes = {name: seat for name, seat in self.nodes.items() if seat != node}
+            self.nodes[claim.partner], self._keys[claim.partner] = node, claim.key_id
+        kept = self._connected | set(self.nodes.values())
+        self._claims = {node: claim for node, claim in self._claims.items() if node in kept}
+
+
+@dataclass
+class Reminder:
+    """Says now and then what is waited for, not at every poll."""
+
+    tell: Callable[[str], None]
+    _due: float = field(default_factory=lambda: time.monotonic() + _FIRST_WORD_S)
+
+    def say(self, text: str) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _NEXT_WORD_S
+            self.tell(text)
+
+
+def join(grid: Grid, partners: tuple[str, ...], quorum: int, run: str, fingerprint: str,
+         timeout_s: float, tell: Callable[[str], None] = log.warning) -> Cohort:
+    """Ask every node that connects who it is, until all partners are there or time is up. ``tell``
+    hears now and then who is awaited.
 
     Raises TooFewUpdates below the quorum and KeysDiffer when key identifiers disagree.
     """
-    nodes: dict[str, int] = {}
-    keys: dict[str, str] = {}
-    refused: dict[str, str] = {}
-    deadline = time.monotonic() + timeout_s
-    asked: set[int] = set()
-    while len(nodes) < len(partners) and time.monotonic() < deadline:
-        new = [node for node in grid.get_node_ids() if node not in asked]
-        if not new:
-            time.sleep(0.5)
-            continue
-        asked.update(new)
-        content = {node: layout.join_request(run, fingerprint) for node in new}
-        for node, reply in stream(grid, ask(content, layout.JOIN, "join"),
-                                  deadline - time.monotonic()):
-            try:
-                answer = layout.parse_join_reply(reply)
-                if answer.partner not in partners:
-                    raise Refused("it names a partner that this federation does not have")
-                if answer.partner in nodes:
-                    raise Refused("another node already speaks for its partner")
-            except Refused as error:
-                refused[f"node {node}"] = str(error)
-                log.warning("node %d was not let in: %s", node, error)
-                continue
-            nodes[answer.partner] = node
-            keys[answer.partner] = answer.key_id
-    if len(nodes) < quorum:
-        raise TooFewUpdates(len(nodes), quorum, refused)
-    if len(set(keys.values())) > 1:
-        raise KeysDiffer("partners hold different keys: " + ", ".join(
-            f"{name} {key}" for name, key in sorted(keys.items())) + ". Hand out one key again.")
-    return Cohort(partners, nodes)
+    cohort = Cohort(partners, run, fingerprint)
+    patience, reminder = Patience(timeout_s), Reminder(tell)
+    while True:
+        progressed = cohort.look(grid)
+        missing = cohort.missing
+        if not missing or not patience.left_s:
+            break
+        reminder.say(f"waiting for {', '.join(missing)} ({len(cohort.nodes)} of {len(partners)} "
+                     f"partners are here; up to {patience.left_s:.0f} s)")
+        patience.rest(progressed)
+    if len(cohort.nodes) < quorum:
+        raise TooFewUpdates(len(cohort.nodes), quorum, cohort.refused, missing)
+    cohort.agree()
+    return cohort

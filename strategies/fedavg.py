@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
@@ -25,16 +25,13 @@ from encryption.shared_sum import Sums
 from encryption.types import OpeningClaim, Parameters, Refused, RoundId
 from strategies import layout
 from strategies.cohort import Cohort, TooFewUpdates
-from strategies.exchange import ask, stream
+from strategies.exchange import ask
 from strategies.fold import Fold, Folded, Memory, NoMemory
 from strategies.global_model import GlobalModel, model_digest
+from strategies.opening import OpeningFailed, opened
 
 log = logging.getLogger("veilsum")
 Vector = NDArray[np.float64]
-
-
-class OpeningFailed(RuntimeError):
-    """The opener refused the sum. The run ends: asking again would make it an oracle."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +145,9 @@ class EncryptedFedAvg(Strategy):
         TooFewUpdates."""
         while True:
             self._fold = Fold(self.sums.start(number))
-            asked = self._ask(model, number, kind)
+            content = self._request(model, number, kind)
             try:
-                self._aggregate(number, stream(grid, asked, self.rules.timeout_s))
+                self._aggregate(number, self._replies(grid, content, number))
                 folded = self._fold.finish(kind, number, _name(model, kind))
             except HelperLost as error:
                 log.warning("round %d: %s; its sum is lost, asking again", number, error)
@@ -167,40 +164,62 @@ class EncryptedFedAvg(Strategy):
         except Refused as error:
             raise OpeningFailed(f"{self.rules.opener}: {error}") from None
 
-    def _ask(self, model: GlobalModel, number: int, kind: str) -> list[Message]:
+    def _replies(self, grid: Grid, content: RecordDict,
+                 number: int) -> Iterator[tuple[str, Message]]:
+        """Everybody's answers; for one whose node failed, as for one that is late to join, the
+        round waits only as long as it lacks a quorum and can still get one."""
+        fold, quorum = self._fold, self.rules.quorum
+
+        def wanted() -> list[str]:
+            out = set(fold.answered) | (set(fold.refused) - fold.failed)
+            return [name for name in self.cohort.partners if name not in out]
+
+        return self.cohort.replies(
+            grid, content, layout.TRAIN, str(number), self.rules.timeout_s, wanted,
+            lambda possible: not len(fold.answered) < quorum <= len(fold.answered) + len(possible))
+
+    def _request(self, model: GlobalModel, number: int, kind: str) -> RecordDict:
         request = layout.TrainRequest(
             round_id=RoundId(self.rules.run, number),
             kind=kind,
             fingerprint=self.rules.parameters.fingerprint,
             model=model.outgoing(kind),
         )
-        content = layout.train_request(request)
-        return ask(dict.fromkeys(self.cohort.nodes.values(), content), layout.TRAIN, str(number))
+        return layout.train_request(request)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Flower's form of the round's request; the model is this strategy's own."""
-        return self._ask(self.model, server_round, str(config["kind"]))
+        content = self._request(self.model, server_round, str(config["kind"]))
+        return ask(dict.fromkeys(self.cohort.nodes.values(), content), layout.TRAIN,
+                   str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Flower's form of the round's fold, by the senders that the replies name."""
-        self._aggregate(server_round, ((reply.metadata.src_node_id, reply) for reply in replies))
+        by_node = {node: partner for partner, node in self.cohort.nodes.items()}
+        senders = ((reply, reply.metadata.src_node_id) for reply in replies)
+        self._aggregate(server_round, ((by_node.get(node, f"node {node}"), reply)
+                                       for reply, node in senders))
         return None, None
 
-    def _aggregate(self, server_round: int, replies: Iterable[tuple[int, Message]]) -> None:
+    def _aggregate(self, server_round: int, replies: Iterable[tuple[str, Message]]) -> None:
         """Fold each reply as the iterable yields it; refuse and name what is not acceptable.
         Raises TooFewUpdates below the quorum."""
-        for node, reply in replies:
-            self._take(server_round, node, reply)
-        missing = set(self.cohort.nodes) - set(self._fold.answered) - set(self._fold.refused)
-        self._fold.refused.update(dict.fromkeys(sorted(missing), "no answer in time"))
-        for partner, reason in self._fold.refused.items():
-            log.warning("round %d: %s refused: %s", server_round, partner, reason)
-        if len(self._fold.answered) < self.rules.quorum:
-            raise TooFewUpdates(len(self._fold.answered), self.rules.quorum, self._fold.refused)
+        for sender, reply in replies:
+            self._take(server_round, sender, reply)
+        fold = self._fold
+        silent = sorted(set(self.cohort.nodes) - set(fold.answered) - set(fold.refused))
+        if len(fold.answered) < self.rules.quorum:
+            raise TooFewUpdates(len(fold.answered), self.rules.quorum, fold.refused,
+                                [*silent, *self.cohort.missing])
+        lost = self.cohort.lost
+        fold.refused.update({name: "its node is not connected" if name in lost
+                             else "no answer in time" for name in silent})
+        for partner, reason in fold.refused.items():
+            log.warning("round %d goes on without %s: %s", server_round, partner, reason)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -213,10 +232,9 @@ class EncryptedFedAvg(Strategy):
     ) -> MetricRecord | None:
         return None
 
-    def _take(self, number: int, node: int, message: Message) -> None:
+    def _take(self, number: int, sender: str, message: Message) -> None:
         fold = self._fold
-        by_node = {node: partner for partner, node in self.cohort.nodes.items()}
-        sender = by_node.get(node, f"node {node}")
+        fold.failed.discard(sender)
         try:
             reply = layout.parse_train_reply(message)
             self._check(number, sender, reply)
@@ -227,6 +245,9 @@ class EncryptedFedAvg(Strategy):
             # A partner whose good reply was folded stays in the sum; only the extra one is out.
             key = sender if sender not in fold.answered else f"{sender} (again)"
             fold.refused[key] = str(error)
+            if isinstance(error, layout.ClientFailed) and error.passing:
+                fold.failed.add(sender)
+                log.warning("round %d: %s: %s", number, sender, error)
             return
         fold.refused.pop(sender, None)
         fold.answered[sender] = reply
@@ -253,23 +274,8 @@ class EncryptedFedAvg(Strategy):
         claim = OpeningClaim(RoundId(self.rules.run, number), members, digest(folded.blocks))
         request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, folded.blocks,
                                      model_digest(model.outgoing(kind)), model.state)
-        opener = self.cohort.nodes.get(self.rules.opener)
-        if opener is None:
-            raise OpeningFailed(f"the opener {self.rules.opener} did not join; name another one "
-                                "with strategy.opener")
-        content = {opener: layout.open_request(request)}
-        for _, reply in stream(grid, ask(content, layout.OPEN, str(number)), self.rules.timeout_s):
-            try:
-                answer = layout.parse_open_reply(reply, self.rules.values)
-            except Refused as error:
-                raise OpeningFailed(
-                    f"{self.rules.opener} did not open round {number}: {error}") from None
-            if answer.opened.partners != members:
-                raise OpeningFailed(f"round {number}: the opened sum holds other partners than "
-                                    "those that were folded")
-            return answer
-        raise OpeningFailed(f"{self.rules.opener} did not answer within "
-                            f"{self.rules.timeout_s:g} s; is its client running?")
+        return opened(grid, self.cohort, self.rules.opener, request, self.rules.values,
+                      self.rules.timeout_s)
 
 
 def _name(model: GlobalModel, kind: str) -> str:

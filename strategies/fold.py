@@ -53,6 +53,8 @@ class Fold:
     accumulator: Accumulator
     answered: dict[str, TrainReply] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    """Those of the refused whose node failed: they may answer yet."""
     upload_bytes: int = 0
     fold_s: float = 0.0
     train_s: float = 0.0

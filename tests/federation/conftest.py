@@ -18,7 +18,7 @@ from conf.schema import Config
 from encryption.types import Parameters, RoundId
 from experiments.local_grid import LocalGrid
 from strategies import layout
-from strategies.exchange import ask, stream
+from strategies.exchange import ask
 from strategies.global_model import model_digest
 
 PARTNERS = ("east", "north", "west")
@@ -94,7 +94,8 @@ class Clients:
 
     def send(self, partner: str, content: RecordDict, kind: str) -> Message:
         node = next(node for node, name in self.grid.names.items() if name == partner)
-        return next(stream(self.grid, ask({node: content}, kind, "1"), 60))[1]
+        (reply,) = self.grid.send_and_receive(ask({node: content}, kind, "1"), timeout=60)
+        return reply
 
     def train(self, partner: str, number: int, *, value: float = 0.0, run: str = RUN,
               kind: str = "train", size: int | None = None) -> Message:

@@ -253,9 +253,9 @@ def test_a_server_that_goes_back_gets_the_bytes_that_it_had(
 def _without(partner: str) -> Callable[..., None]:
     take = EncryptedFedAvg._take
 
-    def some(self: EncryptedFedAvg, number: int, node: int, message: object) -> None:
-        if node != self.cohort.nodes[partner]:
-            take(self, number, node, message)  # type: ignore[arg-type]
+    def some(self: EncryptedFedAvg, number: int, sender: str, message: object) -> None:
+        if sender != partner:
+            take(self, number, sender, message)  # type: ignore[arg-type]
 
     return some
 
