@@ -139,7 +139,7 @@ def markdown(collected: Sequence[tuple[str, Draws]]) -> str:
 
 
 def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells).replace("  ", " ") + " |"
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 
 
 def _runs_of(seeds: Draws) -> list[RunResult]:
