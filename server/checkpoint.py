@@ -57,10 +57,20 @@ class Saved:
     model: bytes = b""
 
 
+class CheckpointNotWritten(InvalidConfig):
+    """The folder takes nothing more; the run ends before anything else is spent."""
+
+
 class Checkpoints:
-    """The memory of one run of ``config`` below ``folder``, a :class:`strategies.fold.Memory`."""
+    """The memory of one run of ``config`` below ``folder``, a :class:`strategies.fold.Memory`.
+    ``key``: where a person named the folder; ``instead``: what to do while another process has it.
+    Raises CheckpointNotWritten where nothing can be kept."""
 
     def __init__(self, folder: Path, config: Config) -> None:
+        self.key, self.instead = "federation.folder", "name another folder"
+        if config.federation.name == "deployment":
+            self.key, self.instead = "state-path", (
+                "stop it; a run in another folder would spend privacy a second time")
         self._config = to_json(config)
         self.place = folder / agreed_digest(self._config).hex()[:16]
         self._run = ""
@@ -76,7 +86,7 @@ class Checkpoints:
         found = self._newest("*.checkpoint", of_run)
         if found is None and any(self.place.glob("*.checkpoint")):
             raise CheckpointDamaged(
-                "federation.folder", f"no checkpoint in {self.place} can be read: the run cannot "
+                self.key, f"no checkpoint in {self.place} can be read: the run cannot "
                 "go on. Remove that folder to begin anew, which spends privacy again")
         self._run = found.run if found else ""
         return found
@@ -126,9 +136,17 @@ class Checkpoints:
     def _write(self, name: str, head: Mapping[str, Any], body: bytes) -> None:
         text = json.dumps({"version": _VERSION, **head}).encode()
         content = _LENGTH.pack(len(text)) + text + body
-        write_whole(self.place / name, hashlib.sha256(content).digest() + content)
+        try:
+            write_whole(self.place / name, hashlib.sha256(content).digest() + content)
+        except OSError as error:
+            raise self._not_written(error) from None
         for old in sorted(self.place.glob(f"*{Path(name).suffix}"))[:-_KEEP]:
             old.unlink(missing_ok=True)
+
+    def _not_written(self, error: OSError) -> CheckpointNotWritten:
+        return CheckpointNotWritten(
+            self.key, f"nothing can be kept in {self.place} ({error.strerror}): make room there "
+            "and let this process write; the same command then goes on where the run stopped")
 
     def _newest(self, pattern: str,
                 read: Callable[[dict[str, Any], bytes], Read | None]) -> Read | None:
@@ -163,7 +181,8 @@ class NoCheckpoints(NoMemory):
 
 @contextmanager
 def checkpoints(folder: Path | None, config: Config) -> Iterator[Checkpoints | NoCheckpoints]:
-    """Those of ``config`` below ``folder``. Raises InvalidConfig while another process has them."""
+    """Those of ``config`` below ``folder``. Raises CheckpointNotWritten, and InvalidConfig while
+    another process has them."""
     if folder is None:
         yield NoCheckpoints()
         return
@@ -172,14 +191,13 @@ def checkpoints(folder: Path | None, config: Config) -> Iterator[Checkpoints | N
         kept.place.mkdir(parents=True, exist_ok=True)
         lock = (kept.place / "lock").open("ab")
     except OSError as error:
-        raise InvalidConfig("federation.folder", f"{kept.place}: {error.strerror}") from None
+        raise kept._not_written(error) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InvalidConfig(
-                "federation.folder", f"another process runs this very federation in {kept.place}; "
-                "wait for it, or name another folder") from None
+            raise InvalidConfig(kept.key, "another process runs this very federation in "
+                                f"{kept.place}; wait for it to end, or {kept.instead}") from None
         yield kept
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conf.schema import Config, InvalidConfig, StrategyConfig
-from server.checkpoint import CheckpointDamaged, Checkpoints, Saved, checkpoints
+from conf.schema import Config, FederationConfig, InvalidConfig, StrategyConfig
+from server.checkpoint import (
+    CheckpointDamaged,
+    CheckpointNotWritten,
+    Checkpoints,
+    Saved,
+    checkpoints,
+)
 from strategies.fold import Folded
 from strategies.global_model import RevealedModel, SealedModel
 from strategies.optimiser import ServerState
@@ -117,7 +125,8 @@ def test_a_run_of_another_version_does_not_keep_others_from_beginning(tmp_path: 
 
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     with checkpoints(tmp_path, Config()):
-        with pytest.raises(InvalidConfig, match="another process"), checkpoints(tmp_path, Config()):
+        with (pytest.raises(InvalidConfig, match=r"another process.*name another folder"),
+              checkpoints(tmp_path, Config())):
             pass
         with checkpoints(tmp_path, replace(Config(), seed=1)) as other:
             assert other.load() is None
@@ -125,9 +134,45 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
 
 def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with (pytest.raises(InvalidConfig, match=r"federation\.folder"),
+    with (pytest.raises(InvalidConfig, match=r"federation\.folder: nothing can be kept in"),
           checkpoints(tmp_path / "file", Config())):
         pass
+
+
+DEPLOYED = replace(Config(), federation=FederationConfig(name="deployment"))
+
+
+def test_an_operator_hears_of_its_own_key_and_of_no_second_run(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, DEPLOYED)
+    kept.save(_saved(1))
+    (kept.place / "round-000001.checkpoint").write_bytes(b"")
+    with pytest.raises(CheckpointDamaged, match="state-path: no checkpoint in"):
+        kept.load()
+    with checkpoints(tmp_path, DEPLOYED):
+        with (pytest.raises(InvalidConfig, match="state-path: another process") as refused,
+              checkpoints(tmp_path, DEPLOYED)):
+            pass
+        assert "stop it" in str(refused.value)
+        assert "name another folder" not in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_folder_that_takes_nothing_more_is_named_with_the_cure(
+    number: int, kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        for write in (lambda: kept.save(_saved(4)), lambda: kept.keep(_folded(5))):
+            with pytest.raises(CheckpointNotWritten) as stopped:
+                write()
+            assert str(kept.place) in str(stopped.value)
+            assert os.strerror(number) in str(stopped.value)
+            assert "the same command then goes on" in str(stopped.value)
+    saved = kept.load()
+    assert saved is not None and saved.round == 3
 
 
 def test_models_survive_bit_for_bit() -> None:
