@@ -19,7 +19,7 @@ from encryption.shared_sum import Sums
 from learning.registry import make_task, shared_start
 from learning.results import Comparison, Estimate, RunResult
 from server.checkpoint import Checkpoints, NoCheckpoints, checkpoints
-from server.finish import Reader, finish
+from server.finish import Reader, finish, record_model
 from server.oracle import Heads, Oracle
 from server.progress import Progress
 from server.recording import Recording
@@ -126,14 +126,20 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
                          began - (saved.seconds if saved else 0.0))
         if saved is not None:
             work.restore(saved)
-            progress.note(f"goes on after round {saved.round} of {config.strategy.rounds}; remove "
-                          f"{kept.place} to begin anew, which spends privacy again")
+            progress.note(_goes_on(work))
         progress.stage("connecting partners")
         cohort = join(grid, agreement.partners, config.quorum, run,
                       agreement.parameters.fingerprint, config.strategy.timeout_s, progress.note)
         work.keep()
         released = _train_and_test(work, cohort, grid, operator.processes)
         return finish(work, released, operator.reader)
+
+
+def _goes_on(work: Recording) -> str:
+    number, rounds = work.model.round, work.config.strategy.rounds
+    done = "" if number < rounds else ": training is done, the test is left"
+    return (f"goes on after round {number} of {rounds}{done}; remove {work.kept.place} to begin "
+            "anew, which spends privacy again")
 
 
 def _start(config: Config) -> GlobalModel:
@@ -158,7 +164,7 @@ def _dataset(config: Config) -> DatasetDescription:
 
 def _train_and_test(work: Recording, cohort: Cohort, grid: Grid,
                     processes: int | None) -> dict[str, float]:
-    """All rounds, then the test release of the final model."""
+    """All rounds; the final model, recorded; then its test release."""
     config, agreement = work.config, work.agreement
 
     def strategy(kind: str, rounds: int) -> EncryptedFedAvg:
@@ -170,8 +176,10 @@ def _train_and_test(work: Recording, cohort: Cohort, grid: Grid,
             agreement.divisor, work.on_round,
             Sums(rules.layout, processes, rounds * len(agreement.partners)), work.kept)
 
-    work.progress.begin_rounds(work.model.round)
-    strategy("train", config.strategy.rounds).start(grid, ArrayRecord(), config.strategy.rounds)
+    if work.model.round < config.strategy.rounds:
+        work.progress.begin_rounds(work.model.round)
+        strategy("train", config.strategy.rounds).start(grid, ArrayRecord(), config.strategy.rounds)
+    record_model(work)
     work.progress.stage("testing on customers that never trained")
     report = strategy("test", 1).run_round(grid, work.model, config.strategy.rounds + 1, "test")
     return work.released.after_test(report.sums, noise_stds(agreement.test, len(report.answered)))

@@ -1,4 +1,4 @@
-"""The end of a run: comparison, result, figures, and the model or its sealed bytes to MLflow."""
+"""The end of a run: the model or its sealed bytes to MLflow; then comparison, result, figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from learning.results import Comparison, RunResult, metric_label
 from server.figures import epsilon_over_rounds, gain_per_partner, learning_curve
 from server.recording import Recording
 from server.tracking import result_metrics
-from server.tracking_names import SEALED_FILE, registered_name
+from server.tracking_names import registered_name
 from strategies.agreement import Agreement
 from strategies.global_model import GlobalModel, RevealedModel
 
@@ -24,22 +24,29 @@ Reader = Callable[[bytes], Vector]
 """Opens a sealed model. No operator has one: only a simulation, which is every party at once."""
 
 
+def record_model(work: Recording) -> None:
+    """The final model, before its test: training is spent, and a test that fails must not cost
+    it. Raises TrackingFailed."""
+    if isinstance(work.model, RevealedModel):
+        work.progress.stage("recording the model")
+        example = np.zeros((1, 1, make_task(work.config).shape.size), np.float32)
+        work.tracker.record_model(with_start_head(work.config, work.model.server.final), example,
+                                  registered_name(work.config))
+    else:
+        work.progress.stage("recording the sealed model")
+        sealed = work.model.outgoing("test")
+        assert isinstance(sealed, bytes)
+        work.tracker.record_sealed(sealed)
+
+
 def finish(work: Recording, released: dict[str, float], reader: Reader | None) -> RunResult:
     """Compare, record, return. Where the model is sealed, the comparison needs ``reader``."""
     final = _final(work.model, reader)
     comparisons, lines = _compare(work, final)
     result = _result(work, comparisons, released, time.perf_counter() - work.began)
     metrics, figures = result_metrics(result) | lines, _figures(work, comparisons, lines)
-    if isinstance(work.model, RevealedModel):
-        work.progress.stage("recording the model and figures")
-        model = with_start_head(work.config, work.model.server.final)
-        example = np.zeros((1, 1, make_task(work.config).shape.size), np.float32)
-        work.tracker.finish(metrics, figures, model, example, registered_name(work.config))
-    else:
-        work.progress.stage("recording the sealed model and figures")
-        sealed = work.model.outgoing("test")
-        assert isinstance(sealed, bytes)
-        work.tracker.finish(metrics, figures, files={SEALED_FILE: sealed})
+    work.progress.stage("recording results and figures")
+    work.tracker.finish(metrics, figures)
     return result
 
 

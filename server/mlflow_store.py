@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from conf.schema import InvalidConfig
-from server.tracking_names import RUN_TAG, slug
+from server.tracking_names import RUN_TAG, UNFINISHED_TAG, slug
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -169,8 +169,8 @@ def reopened(client: MlflowClient, experiment_id: str, run: str) -> Session | No
         return None
     run_id = str(found[0].info.run_id)
     client.update_run(run_id, status="RUNNING")
-    if "error" in found[0].data.tags:
-        client.delete_tag(run_id, "error")
+    for tag in {"error", UNFINISHED_TAG} & set(found[0].data.tags):
+        client.delete_tag(run_id, tag)
     return Session(client, experiment_id, run_id)
 
 
@@ -192,14 +192,39 @@ def log_bytes(session: Session, content: bytes, name: str) -> None:
 
 def log_model(session: Session, model: nn.Module, example: np.ndarray, name: str,
               step: int) -> None:
-    """Store and register a model that ``mlflow.pytorch.load_model`` loads.
+    """Store and register a model that ``mlflow.pytorch.load_model`` loads, once for a run: a
+    continued run keeps what it has, and adds what an interruption left out.
 
     Guarantees: the stored graph takes any size in every axis but the last, and holds no value of
     ``example``, whose shape and dtype alone are used.
     """
+    from mlflow.entities import LoggedModelOutput
+
+    client, run_id = session.client, session.run_id
+    model_id = _stored_model(session) or _store_model(session, model, example)
+    outputs = client.get_run(run_id).outputs
+    if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+    if name and not client.search_model_versions(f"run_id = '{run_id}'"):
+        _register(session, model_id, name)
+
+
+def _stored_model(session: Session) -> str | None:
+    """Id of the run's whole model; one that an interruption cut short is removed."""
+    whole = None
+    for found in session.client.search_logged_models(
+            [session.experiment_id], f"source_run_id = '{session.run_id}'"):
+        if found.status == "READY":
+            whole = str(found.model_id)
+        else:
+            session.client.delete_logged_model(found.model_id)
+    return whole
+
+
+def _store_model(session: Session, model: nn.Module, example: np.ndarray) -> str:
+    """Id of the stored model."""
     import mlflow.pytorch
     import torch
-    from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -225,9 +250,7 @@ def log_model(session: Session, model: nn.Module, example: np.ndarray, name: str
         session.client.log_model_artifacts(logged.model_id, str(path))
     model.train(was_training)
     session.client.finalize_logged_model(logged.model_id, "READY")
-    session.client.log_outputs(session.run_id, [LoggedModelOutput(logged.model_id, step)])
-    if name:
-        _register(session, logged.model_id, name)
+    return str(logged.model_id)
 
 
 def _register(session: Session, model_id: str, name: str) -> None:

@@ -84,7 +84,7 @@ class Progress:
         self._in_rounds = True
         self._round_began = time.perf_counter()
         if self._bar is None:
-            self._print(f"round {min(done + 1, self.rounds)}/{self.rounds} ...")
+            self._print(f"round {done + 1}/{self.rounds} ...")
         else:
             self._clear_task()
             self._task = self._bar.add_task("round", total=self.rounds, completed=done, facts="")

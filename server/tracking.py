@@ -6,44 +6,35 @@ gone for a while; a federation has spent privacy by then and must not fail over 
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from conf.schema import Config
+from server.mlflow_run import open_run
 from server.mlflow_store import (
     Session,
     check_uri,
     log_bytes,
     log_model,
     logged_steps,
-    open_client,
-    open_experiment,
     quiet_mlflow,
-    reopened,
 )
 from server.tracking_names import (
-    RUN_TAG,
+    SEALED_FILE,
+    UNFINISHED_TAG,
     DatasetDescription,
-    default_run_name,
     finite_only,
     flat_params,
     result_metrics,
-    run_note,
 )
-from server.trust import trust_statement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +81,7 @@ class RunTracker:
     _step: int = 0
     _failure: Exception | None = None
     _finished: bool = False
+    _has_model: bool = False
 
     @classmethod
     def start(cls, config: Config, *, dataset: DatasetDescription | None,
@@ -110,7 +102,7 @@ class RunTracker:
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         shown = flat_params(config) if params is None else dict(params)
         session = worker.submit(
-            _open_run, config, dataset, dict(tags or {}), shown, continues is not None)
+            open_run, config, dataset, dict(tags or {}), shown, continues is not None)
         tracker = cls(config.tracking.uri, worker, session)
         if continues:
             tracker._step = len(continues)
@@ -121,6 +113,11 @@ class RunTracker:
     def run_id(self) -> str:
         """MLflow's id of the run; waits until the store is open."""
         return self._session.result().run_id
+
+    def ready(self) -> None:
+        """Wait until the run is in MLflow: what only MLflow can find out is found out before the
+        rounds spend anything."""
+        self._session.result()
 
     def log_round(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log one round at its step, in one request. Values that are not finite become tags."""
@@ -134,26 +131,27 @@ class RunTracker:
         self._pending.append(_Tag(key, value))
         self._worker.submit(self._flush)
 
+    def record_model(self, model: nn.Module, input_example: np.ndarray,
+                     registered_name: str = "") -> None:
+        """Store and register the run's final model; waits. A continued run that has one keeps it.
+        Of ``input_example`` only shape and dtype are stored, never values. Raises TrackingFailed.
+        """
+        self._record(log_model, model, input_example, registered_name, self._step)
+
+    def record_sealed(self, content: bytes) -> None:
+        """Store the bytes of the run's final model, which nobody here can read; waits. Raises
+        TrackingFailed."""
+        self._record(log_bytes, content, SEALED_FILE)
+
     def finish(self, metrics: Mapping[str, float], figures: Mapping[str, Figure],
-               model: nn.Module | None = None, input_example: np.ndarray | None = None,
-               registered_name: str = "", texts: Mapping[str, str] | None = None,
-               files: Mapping[str, bytes] | None = None) -> None:
+               texts: Mapping[str, str] | None = None) -> None:
         """Log the end of the run and mark it FINISHED.
 
         End metrics stand at the last round's step. ``figures`` become ``figures/<name>.png``,
-        ``texts`` and ``files`` files at their names. Of ``input_example`` only shape and
-        dtype are stored, never values. Raises TrackingFailed if the store did not take everything.
+        ``texts`` files at their names. Raises TrackingFailed if the store did not take everything.
         """
         self._queue(self._step, metrics)
-        self._worker.submit(
-            self._finish, dict(figures), dict(texts or {}), dict(files or {})).result()
-        if model is not None:
-            if input_example is None:
-                raise ValueError("a model is stored together with an input_example")
-            session = self._session.result()
-            self._worker.submit(
-                log_model, session, model, input_example, registered_name, self._step
-            ).result()
+        self._worker.submit(self._finish, dict(figures), dict(texts or {})).result()
         self._worker.submit(self._terminate, "FINISHED").result()
         self._finished = True
 
@@ -171,6 +169,9 @@ class RunTracker:
             status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
             if status == "FAILED":
                 self._pending.append(_Tag("error", kind.__name__))
+            if self._has_model:
+                self._pending.append(_Tag(UNFINISHED_TAG, "the final model is recorded, but not "
+                                          "all that its test gave"))
             closing = self._worker.submit(self._terminate, status)
             try:
                 closing.result(timeout=_CLOSE_TIMEOUT_S)
@@ -182,6 +183,17 @@ class RunTracker:
     def _raise_failed_start(self) -> None:
         if self._session.done():
             self._session.result()
+
+    def _record(self, write: Callable[..., None], *what: object) -> None:
+        session = self._session.result()
+        try:
+            self._worker.submit(write, session, *what).result()
+        except Exception as error:
+            raise TrackingFailed(
+                f"MLflow did not take the model ({type(error).__name__}); check the disk or the "
+                "server behind tracking.uri. Where interrupted runs are kept, the same command "
+                "then goes on") from error
+        self._has_model = True
 
     def _queue(self, step: int, metrics: Mapping[str, float]) -> None:
         now_ms = int(time.time() * 1000)
@@ -224,8 +236,7 @@ class RunTracker:
             for _ in range(count):
                 self._pending.popleft()
 
-    def _finish(self, figures: dict[str, Figure], texts: dict[str, str],
-                files: dict[str, bytes]) -> None:
+    def _finish(self, figures: dict[str, Figure], texts: dict[str, str]) -> None:
         self._flush_or_raise()
         session = self._session.result()
         for name, figure in figures.items():
@@ -233,8 +244,6 @@ class RunTracker:
                                       save_kwargs={"dpi": 160})
         for name, text in texts.items():
             session.client.log_text(session.run_id, text, name)
-        for name, content in files.items():
-            log_bytes(session, content, name)
 
     def _terminate(self, status: str) -> None:
         session = self._session.result()
@@ -250,61 +259,3 @@ class RunTracker:
                 f"MLflow stopped taking metrics ({type(self._failure).__name__}); check the disk "
                 "or the server behind tracking.uri. The run's model and ledger are not affected."
             )
-
-
-def _open_run(config: Config, dataset: DatasetDescription | None, tags: dict[str, str],
-              params: dict[str, str], continues: bool) -> Session:
-    client = open_client(config.tracking.uri)
-    from mlflow.entities import DatasetInput, Param
-
-    experiment_id = open_experiment(client, config.tracking.uri, config.tracking.experiment)
-    if continues and (found := reopened(client, experiment_id, tags[RUN_TAG])):
-        if config.tracking.parent is not None:  # a sweep that was interrupted has another now
-            client.set_tag(found.run_id, "mlflow.parentRunId", config.tracking.parent)
-        return found
-    tags = {"mlflow.source.name": "veilsum", "mlflow.source.type": "LOCAL", **_version_tags(),
-            **trust_statement(config), **tags}
-    if config.tracking.parent is not None:
-        tags["mlflow.parentRunId"] = config.tracking.parent
-    tags.setdefault("mlflow.note.content", run_note(tags.get("trust", "see SECURITY.md")))
-    run = client.create_run(experiment_id, tags=tags, run_name=config.tracking.run_name)
-    run_id = str(run.info.run_id)
-    if config.tracking.run_name is None:
-        client.update_run(run_id, name=default_run_name(config, run_id))
-    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
-    if dataset is not None:
-        client.log_inputs(run_id, datasets=[DatasetInput(_dataset_entity(dataset), tags=[])])
-    return Session(client, experiment_id, run_id)
-
-
-def _dataset_entity(dataset: DatasetDescription) -> Any:
-    """As MLflow's MetaDataset: where the data is from and which columns, not one value of it."""
-    from mlflow.entities import Dataset
-
-    is_address = dataset.source.startswith(("http://", "https://"))
-    columns = [{"name": name, "type": "double", "required": True} for name in dataset.features]
-    return Dataset(
-        name=dataset.name,
-        digest=dataset.digest[:36],
-        source_type="http" if is_address else "package",
-        source=json.dumps({"url" if is_address else "name": dataset.source}),
-        schema=json.dumps({"mlflow_colspec": columns}),
-        profile=json.dumps({"partners": ", ".join(dataset.partners)}),
-    )
-
-
-def _version_tags() -> dict[str, str]:
-    """Version of this code, and the commit when it runs from a checkout."""
-    tags: dict[str, str] = {}
-    try:
-        tags["veilsum.version"] = version("veilsum")
-    except PackageNotFoundError:
-        tags["veilsum.version"] = "not installed"
-    git = shutil.which("git")
-    if git is not None:
-        asked = subprocess.run(  # noqa: S603 fixed arguments
-            [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True,
-            text=True, check=False, timeout=5)
-        if asked.returncode == 0:
-            tags["mlflow.source.git.commit"] = asked.stdout.strip()
-    return tags

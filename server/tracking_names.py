@@ -24,6 +24,8 @@ _HIDDEN = ("tracking.", "federation.sites", "federation.folder")
 
 RUN_TAG = "veilsum.run"
 """The name under which partners answered: how a continued run finds itself."""
+UNFINISHED_TAG = "unfinished"
+"""Of a run that ended between its model and its end."""
 SEALED_FILE = "sealed/model.veilsum"
 """Artifact of a run whose model the operator cannot read; `veilsum export` opens it."""
 
@@ -100,7 +102,8 @@ def run_note(trust: str) -> str:
         "its error is that of the noise alone. In a released AUC customers count about alike, "
         "however many examples they have: compare it with the released AUC of the naive rule, not "
         "with exact ones.\n\n"
-        "Pictures: *Artifacts* > *figures*."
+        "The model is recorded before its test, so a run that failed may have one. Pictures of a "
+        "run that finished: *Artifacts* > *figures*."
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 
 import experiments.simulate
 import server.app
@@ -108,6 +109,8 @@ POINTS = {
     "kept, not logged": (Recording, "keep", _after_2, True),
     "test sum not kept": (Checkpoints, "keep", _of_test, False),
     "test sum kept": (Checkpoints, "keep", _of_test, True),
+    "model half stored": (MlflowClient, "log_model_artifacts", _always, True),
+    "model stored, not registered": (MlflowClient, "log_outputs", _always, False),
     "before the end is forgotten": (Checkpoints, "finished", _always, False),
 }
 
@@ -147,6 +150,11 @@ def _one_recorded_run(config: Config, other: str) -> None:
     steps = [p.step for p in client.get_metric_history(found.info.run_id, "cohort/answered")]
     assert sorted(steps) == list(range(1, ROUNDS + 1))
     assert found.info.status == "FINISHED" and "error" not in found.data.tags
+    assert len(client.search_model_versions(f"run_id = '{found.info.run_id}'")) == 1
+    models = client.search_logged_models(
+        [experiment.experiment_id], f"source_run_id = '{found.info.run_id}'")
+    assert [model.status for model in models] == ["READY"]
+    assert [output.model_id for output in found.outputs.model_outputs] == [models[0].model_id]
 
 
 @pytest.mark.parametrize("place", ["another store", "another sweep"])

