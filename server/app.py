@@ -45,12 +45,14 @@ class Operator:
     a simulation; a deployment has neither.
     ``folder``: where an interrupted run is kept; a deployment names it in the run config's
     ``state-path``. ``processes``: how many share the addition of updates; None: what the
-    environment's VEILSUM_PROCESSES says, or else as many as pay."""
+    environment's VEILSUM_PROCESSES says, or else as many as pay. ``deployed``: whether Flower
+    started it at a real operator, who takes a deployment's configuration alone."""
 
     reader: Reader | None = None
     folder: Path | None = None
     processes: int | None = None
     heads: Heads | None = None
+    deployed: bool = False
 
 
 def make_app(operator: Operator) -> ServerApp:
@@ -59,11 +61,14 @@ def make_app(operator: Operator) -> ServerApp:
     @made.main()
     def main(grid: Grid, context: Context) -> None:
         """Run the federation of the run config's ``config``; leave the result in the context."""
-        path = str(context.run_config.get("state-path", ""))
         here = replace(
-            operator, folder=Path(path) if path else operator.folder,
+            operator, folder=_state_folder(context) or operator.folder,
             processes=_asked() if operator.processes is None else operator.processes)
         config = from_json(str(context.run_config["config"]))
+        if operator.deployed and config.federation.name != "deployment":
+            raise InvalidConfig("federation", "this server takes configurations of a deployment "
+                                f"alone, got {config.federation.name!r}; make the configuration "
+                                "with federation=deployment")
         with checkpoints(here.folder, config) as kept:
             result = run_federation(config, grid, here, kept)
             context.state[_RESULT] = ConfigRecord({"json": json.dumps(asdict(result))})
@@ -72,7 +77,7 @@ def make_app(operator: Operator) -> ServerApp:
     return made
 
 
-app = make_app(Operator())
+app = make_app(Operator(deployed=True))
 
 
 def read_result(context: Context) -> RunResult:
@@ -85,6 +90,19 @@ def read_result(context: Context) -> RunResult:
         for row in fields.pop("comparisons")
     )
     return RunResult(comparisons=rows, **fields)
+
+
+def _state_folder(context: Context) -> Path | None:
+    """None where the run config names none. A folder made on the way, or one that depends on where
+    the server was started, would be another one after a restart, and the run would begin anew.
+    Raises InvalidConfig."""
+    text = str(context.run_config.get("state-path", ""))
+    folder = Path(text)
+    if text and not (folder.is_absolute() and folder.is_dir()):
+        raise InvalidConfig("state-path", "must be the whole path, from /, of a folder that exists "
+                            f"at the operator, got {text!r}; make one and keep it, because an "
+                            "interrupted run goes on from what it holds")
+    return folder if text else None
 
 
 def _asked() -> int | None:
@@ -130,6 +148,8 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
         progress.stage("connecting partners")
         cohort = join(grid, agreement.partners, config.quorum, run,
                       agreement.parameters.fingerprint, config.strategy.timeout_s, progress.note)
+        if config.federation.name == "deployment":  # a simulation spends nothing: it need not wait
+            tracker.ready()
         work.keep()
         released = _train_and_test(work, cohort, grid, operator.processes)
         return finish(work, released, operator.reader)

@@ -43,6 +43,9 @@ class Agreement:
     def of(cls, config: Config) -> Agreement:
         """Raises InvalidConfig, by the key to change, when no such run is possible."""
         partners = tuple(config.federation.partners)
+        if not partners:
+            raise InvalidConfig("federation.partners", "names nobody; list the partners, and give "
+                                "federation.customers for each")
         mask = head_mask(config)
         task = make_task(config)
         metric = MetricSums(task.metric.size, task.metric.clip, task.loss.clip)

@@ -171,6 +171,7 @@ def test_a_server_that_was_killed_goes_on(tmp_path: Path, federation, monkeypatc
     config = _config(f"sqlite:///{tmp_path}/mlflow.db", rounds=3, timeout_s=300.0)
     nodes = _sites(tmp_path, config)
     running = federation(nodes)
+    (tmp_path / "operator").mkdir()
     asked = {"config": to_json(config), "state-path": str(tmp_path / "operator")}
     first = running.begin(ROOT, asked)
     first.wait_until(lambda: any((tmp_path / "operator").glob("*/round-000001.checkpoint")),
