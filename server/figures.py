@@ -23,9 +23,12 @@ from server.figure_style import (
     INK,
     MUTED,
     ORANGE,
+    few_plain_ticks,
     interval_marker,
     legend_above,
     titled_axes,
+    under_figure,
+    wrapped,
 )
 
 
@@ -83,7 +86,7 @@ def learning_curve(rounds: Sequence[int], released: Sequence[float],
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = min(rounds, default=0)
     axes.set_xlim(first, max([first + 1, *rounds]))
-    legend_above(axes, columns=3)
+    legend_above(axes, columns=2 if as_released is not None else 3)
     return figure
 
 
@@ -97,6 +100,7 @@ def gain_per_partner(comparisons: Iterable[Comparison], *, metric: str = "AUC") 
     figure, axes = titled_axes("Who gains from the federation?", height=1.9 + 0.52 * len(rows))
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color=INK, linewidth=1.0)
+    few_plain_ticks(axes)
     for position, row in enumerate(rows):
         interval_marker(axes, row.gain_over_local, position - 0.14, BLUE, "o")
         interval_marker(axes, row.gain_over_naive, position + 0.14, ORANGE, "s")
@@ -104,11 +108,12 @@ def gain_per_partner(comparisons: Iterable[Comparison], *, metric: str = "AUC") 
     if 0 < summary < len(rows):
         axes.axhline(len(rows) - summary - 0.5, color=MUTED, linewidth=0.8)
     axes.set_yticks(range(len(rows)),
-                    [f"{row.partner}  ({row.customers:,} customers)" for row in rows], color=INK)
+                    [f"{wrapped(row.partner, 34, 2)}  ({row.customers:,} customers)"
+                     for row in rows], color=INK, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"gain in test {metric} with 95% interval (right of zero: federated is better)"
-                    "\nhollow marker: the interval holds zero, so these data do not decide")
+    under_figure(figure, f"gain in test {metric} with 95% interval (right of zero: federated is "
+                 "better)\nhollow marker: the interval holds zero, so these data do not decide")
     axes.plot([], [], color=BLUE, marker="o", label="over the partner's own model")
     axes.plot([], [], color=ORANGE, marker="s", label="over the naive rule")
     legend_above(axes, columns=2)

@@ -16,10 +16,13 @@ from server.figure_style import (
     INK,
     MUTED,
     ORANGE,
+    few_plain_ticks,
     interval_marker,
     legend_above,
     titled_axes,
     titled_panels,
+    under_figure,
+    wrapped,
 )
 
 _LEVELS: tuple[tuple[str, str, str, str, str], ...] = (
@@ -58,7 +61,8 @@ def over_setting(points: Sequence[SweepPoint], *, question: str, setting: str, m
     levels.set_ylabel(f"test {metric}, 95% interval")
     legend_above(levels, columns=4)
     _gains(gains, [point.row for point in points])
-    gains.set_xticks(range(len(points)), [point.label for point in points])
+    gains.set_xticks(range(len(points)), [wrapped(point.label, max(8, 66 // len(points)), 4)
+                                            for point in points], parse_math=False)
     gains.set_xlim(-0.5, len(points) - 0.5)
     mean = "" if seeds == 1 else f"; mean of {seeds} seeds"
     gains.set_xlabel(f"{setting}{mean}\nintervals above share their customers: compare by the "
@@ -70,20 +74,25 @@ def over_setting(points: Sequence[SweepPoint], *, question: str, setting: str, m
 
 def settings_compared(points: Sequence[SweepPoint], *, metric: str, seeds: int = 1) -> Figure:
     """Several swept settings: one line a combination, with its paired gains."""
-    figure, axes = titled_axes("Which of these settings helps?", height=2.1 + 0.52 * len(points))
+    labels = [wrapped(point.label, 40, 6) for point in points]
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure, axes = titled_axes("Which of these settings helps?",
+                               height=2.1 + max(0.52, 0.12 + 0.19 * lines) * len(points))
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color=INK, linewidth=1.0)
+    few_plain_ticks(axes)
     for position, point in enumerate(points):
         interval_marker(axes, point.row.gain_over_local, position - 0.14, BLUE, "o")
         interval_marker(axes, point.row.gain_over_naive, position + 0.14, ORANGE, "s")
-    axes.set_yticks(range(len(points)), [f"{point.label}  ({point.row.federated.value:.3f})"
-                                         for point in points], color=INK)
+    axes.set_yticks(range(len(points)), [f"{label}  ({point.row.federated.value:.3f})"
+                                         for label, point in zip(labels, points, strict=True)],
+                    color=INK, parse_math=False)
     axes.set_ylim(len(points) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     mean = "" if seeds == 1 else f", mean of {seeds} seeds"
-    axes.set_xlabel(f"gain in test {metric} with 95% interval{mean} (right of zero: federated is "
-                    f"better)\nin brackets: the federation's own {metric}; hollow marker: the "
-                    "interval holds zero")
+    under_figure(figure, f"gain in test {metric} with 95% interval{mean} (right of zero: federated "
+                 f"is better)\nin brackets: the federation's own {metric}; hollow marker: the "
+                 "interval holds zero")
     axes.plot([], [], color=BLUE, marker="o", label="over each partner's own model")
     axes.plot([], [], color=ORANGE, marker="s", label="over the naive rule")
     legend_above(axes, columns=2)
