@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from conf.schema import Config
 from server.recorded import NoSuchRun, RecordedRun, RunStore
 
@@ -34,10 +36,11 @@ def main(argv: list[str]) -> int:
         "or an address.")
     parser.add_argument("first", metavar="RUN")
     parser.add_argument("second", metavar="RUN")
-    parser.add_argument("overrides", nargs="*", metavar="tracking.uri=URI")
+    parser.add_argument("overrides", nargs="*", metavar="tracking.uri=URI",
+                        default=[], help="where they are recorded, if not here")
     parser.add_argument("--all", action="store_true",
                         help="partners' metrics too, and metrics that are equal")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     from experiments.launch import compose_and_run
 
     return compose_and_run("veilsum compare", options.overrides, lambda config: _compare(
@@ -61,8 +64,9 @@ def report(a: RecordedRun, b: RecordedRun, *, everything: bool = False,
     """What there is to print, in order, on ``width`` columns."""
     yield _head(a, b)
     if a.data != b.data:
-        yield ("[yellow]They used different data, so their metrics do not compare:[/] "
-               f"{a.data or 'not stated'}; {b.data or 'not stated'}\n")
+        yield Text.assemble(
+            ("They used different data, so their metrics do not compare: ", "yellow"),
+            f"{a.data or 'not stated'}; {b.data or 'not stated'}\n")
     for run in (a, b):
         if run.status != "FINISHED":
             yield f"[yellow]{run.run_id[:8]} is {run.status.lower()}: its metrics are partial.[/]\n"
@@ -95,7 +99,7 @@ def _head(a: RecordedRun, b: RecordedRun) -> Table:
         table.add_column(overflow="fold")
     for label, of in (("run", lambda run: run.name), ("id", lambda run: run.run_id[:8]),
                       ("began", lambda run: run.began)):
-        table.add_row(label, of(a), of(b))
+        table.add_row(label, Text(of(a)), Text(of(b)))
     table.add_row("", "")
     return table
 
@@ -107,7 +111,8 @@ def _settings(a: RecordedRun, b: RecordedRun) -> object:
         return "Settings: no difference.\n"
     table = _table("Settings that differ", a, b)
     for name in names:
-        table.add_row(name, a.params.get(name, "-"), b.params.get(name, "-"))
+        table.add_row(*(Text(text) for text in (name, a.params.get(name, "-"),
+                                                b.params.get(name, "-"))))
     table.add_row("", "", "")
     return table
 
@@ -122,7 +127,7 @@ def _outcomes(a: RecordedRun, b: RecordedRun, everything: bool, width: int) -> o
     table.add_column("change", justify="right", no_wrap=True)
     table.add_column("better", no_wrap=True)
     for name in shown:
-        table.add_row(name, *_cells(name, a.metrics, b.metrics, wide))
+        table.add_row(Text(name), *_cells(name, a.metrics, b.metrics, wide))
     table.caption_justify, table.caption = "left", (
         "\\[low, high]: 95% interval; ±: one standard error. " if wide else "")
     table.caption += "open: 95% intervals overlap; else by the value alone."
@@ -186,11 +191,11 @@ def _overlap(name: str, a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     return known and low_a <= high_b and low_b <= high_a
 
 
-def _trust(a: RecordedRun, b: RecordedRun) -> Iterator[str]:
+def _trust(a: RecordedRun, b: RecordedRun) -> Iterator[Text]:
     first, second = (run.tags.get("trust", "not stated") for run in (a, b))
     if first != second:
-        yield (f"\n[bold]Whom they trust differs.[/]\n{a.run_id[:8]}  {first}\n"
-               f"{b.run_id[:8]}  {second}")
+        yield Text.assemble("\n", ("Whom they trust differs.", "bold"),
+                            f"\n{a.run_id[:8]}  {first}\n{b.run_id[:8]}  {second}")
 
 
 def _table(title: str, a: RecordedRun, b: RecordedRun) -> Table:
@@ -199,7 +204,7 @@ def _table(title: str, a: RecordedRun, b: RecordedRun) -> Table:
 
     table = Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD,
                   pad_edge=False, show_edge=False)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # the longest one gives way on a narrow terminal
     for run in (a, b):
         table.add_column(run.run_id[:8], overflow="fold", justify="right", min_width=8)
     return table

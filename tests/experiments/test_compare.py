@@ -122,3 +122,27 @@ def test_equal_runs_and_unequal_data_are_told() -> None:
 ])
 def test_direction(metric: str, better: int) -> None:
     assert direction(metric) == better
+
+
+def test_names_from_data_are_printed_as_they_are() -> None:
+    a = replace(RUN, name="werke [/süd]", params={"task.categories": "[a, [/x]"}, data="a [/b]")
+    text = shown(a, replace(OTHER, tags={"trust": "all [/x]"}))
+    for name in ("werke [/süd]", "[a, [/x]", "a [/b]", "all [/x]"):
+        assert name in text
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_cuts_no_word(width: int) -> None:
+    name = "oracle/test/auc_of_a_name_that_is_longer_than_the_others"
+    a, b = replace(RUN, metrics={name: .7}), replace(OTHER, metrics={name: .75})
+    lines = shown(a, b, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.rstrip().endswith("better") for line in lines)
+    assert any(line.rstrip().endswith("second") and "0.750" in line for line in lines)
+
+
+def test_a_forgotten_run_is_asked_for_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "x"])
+    asked = capsys.readouterr().err.splitlines()[-1]
+    assert asked.endswith("required: RUN")
