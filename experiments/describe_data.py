@@ -130,18 +130,17 @@ def _describe(config: Config, file: Path, out: Path | None) -> None:
     from rich.console import Console
 
     made = card(config, file)
-    shared, console = made["shared"], Console(highlight=False)
+    shared, console = made["shared"], Console(highlight=False, markup=False, emoji=False)
     settings, bounds = shared["settings"], shared["released_bounds"]
-    console.print(f"Task {settings['name']}; columns of {file.name}: {', '.join(made['columns'])}",
-                  markup=False)
+    console.print(f"Task {settings['name']}; columns of {file.name}: {', '.join(made['columns'])}")
     console.print(f"{len(shared['features'])} kinds of features, each within ±"
-                  f"{shared['feature_bound']:g}: {', '.join(shared['features'])}", markup=False)
+                  f"{shared['feature_bound']:g}: {', '.join(shared['features'])}")
     console.print("What leaves this site, encrypted and noised: per round one sum over customers, "
                   f"of which each changes the update by at most {bounds['update']:g}, the metric "
                   f"by {bounds['metric']:.3g} and the loss by {bounds['loss']:g}. No rows.")
     console.print("Settings that every partner must share:")
     for key, value in sorted(settings.items()):
-        console.print(f"  task.{key} = {json.dumps(value)}", markup=False)
+        console.print(f"  task.{key} = {json.dumps(value)}")
     console.print(f"Fingerprint {made['fingerprint']}: compare it with the other partners'.")
     if out is not None:
         out.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")

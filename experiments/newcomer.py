@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
 def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...],
            write: Path | None) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from experiments.simulate import simulate
@@ -74,7 +75,8 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
     headings = ("its customers", "naive rule", "alone", "joined", "gain by joining")
     lines = [f"| customers of {partner} | " + " | ".join(headings[1:]) + " |",
              "|--:|--:|--:|--:|--:|"]
-    table = Table(title=f"{partner} as a newcomer: test {label} alone and joined, 95% intervals")
+    table = Table(title=f"{escape(partner)} as a newcomer: test {label} alone and joined, 95% "
+                  "intervals")
     for heading in headings:
         table.add_column(heading, justify="right")
     points = []

@@ -1,7 +1,8 @@
 """The answer of a run, for a terminal and for a document.
 
 Only a gain whose 95% interval excludes zero is marked; every other difference is printed plain,
-because the data does not support it.
+because the data does not support it. Names from data stand in a Text: a plain string would be read
+as markup.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def sweep_table(named: Sequence[tuple[str, RunResult]], run_id: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False,
                   title=f"{_title(first)} All customers, one run a line.",
                   title_style="bold", title_justify="left", caption_justify="left",
-                  caption=f"Figure and table: the parent run {run_id[:8]} in `veilsum ui"
-                          f"{_uri_option(first.tracking_uri)}`")
+                  caption=Text(f"Figure and table: the parent run {run_id[:8]} in `veilsum ui"
+                               f"{_uri_option(first.tracking_uri)}`", style="table.caption"))
     table.add_column("set", overflow="fold")
     for name in ("naive", "alone", "pooled", "federated", "gain over alone"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -87,8 +88,9 @@ def sweep_table(named: Sequence[tuple[str, RunResult]], run_id: str) -> Table:
         for row in result.comparisons:
             if row.partner == "all":
                 gain = row.gain_over_local
-                table.add_row(name, _value(row.naive), _value(row.local), _value(row.pooled),
-                              _value(row.federated), _gain(gain, _gain_text(gain)))
+                table.add_row(Text(name), _value(row.naive), _value(row.local),
+                              _value(row.pooled), _value(row.federated),
+                              _gain(gain, _gain_text(gain)))
     return table
 
 
@@ -119,7 +121,7 @@ def _table(result: RunResult, width: int) -> Table:
         table.caption = f"and {left_out} larger partners: their metrics are in MLflow"
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         starts_summary = after is not None and after.partner in _SUMMARY
-        table.add_row(row.partner, *_cells(row, width), style=_row_style(row),
+        table.add_row(Text(row.partner), *_cells(row, width), style=_row_style(row),
                       end_section=starts_summary and row.partner not in _SUMMARY)
     return table
 
@@ -172,7 +174,7 @@ def _facts(result: RunResult) -> Table:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, text in _fact_lines(result):
-        grid.add_row(name, text)
+        grid.add_row(name, Text(text))
     return grid
 
 

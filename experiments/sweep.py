@@ -50,6 +50,7 @@ class Sweep:
     def run(self, config: Config) -> None:
         """Simulate one point and print its table. Raises what the simulation raises."""
         from rich.console import Console
+        from rich.text import Text
 
         from experiments.report import result_table
 
@@ -61,7 +62,7 @@ class Sweep:
             check_points(self.argv)
             self._parent = self._stack.enter_context(_begin(config, keys))
         settings = {key: value for key, value in _typed_now().items() if key in keys}
-        Console().print(f"\n[bold]{_label(settings)}", highlight=False)
+        Console().print(Text(f"\n{_label(settings)}", style="bold"))
         tracking = replace(config.tracking, parent=self._parent.run_id)
         if tracking.run_name is not None:
             tracking = replace(tracking, run_name=f"{tracking.run_name}-{_label(settings, '-')}")

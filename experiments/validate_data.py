@@ -79,16 +79,16 @@ def _validate(task: TaskConfig, path: Path, overrides: list[str], site: str | No
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console()
+    console = Console(emoji=False)
     checked = _check(replace(task, path=str(path)), site)
     if checked.findings:
         console.print(_findings_table(checked.findings, path))
     if checked.errors:
         kinds = "1 kind" if checked.errors == 1 else f"{checked.errors} kinds"
-        console.print(f"[bold red]{path} cannot be used: {kinds} of errors.")
+        console.print(f"[bold red]{escape(str(path))} cannot be used: {kinds} of errors.")
         return 2
     console.print(_partners_table(checked))
-    console.print(checked.summary, highlight=False)
+    console.print(checked.summary, highlight=False, markup=False)
     if site is not None:
         console.print(f"[green]Usable[/] at the site of {escape(site)}, as data-path of its node "
                       "configuration", highlight=False)
@@ -109,27 +109,28 @@ def _findings_table(found: Sequence[Finding], path: Path) -> object:
     from rich.markup import escape
     from rich.table import Table as Grid
 
-    grid = Grid(title=f"{path.name}: findings", box=box.SIMPLE_HEAD, title_justify="left")
+    grid = Grid(title=escape(f"{path.name}: findings"), box=box.SIMPLE_HEAD, title_justify="left")
     for heading in ("", "column", "rows", "what", "cure"):
         grid.add_column(heading, overflow="fold")
     for finding in found:
         rows = ", ".join(map(str, finding.rows))
         more = finding.count - len(finding.rows)
         colour = "red" if finding.severity == "error" else "yellow"
-        grid.add_row(f"[{colour}]{finding.severity}", finding.column,
+        grid.add_row(f"[{colour}]{finding.severity}", escape(finding.column),
                      rows + (f" and {more:,} more" if more > 0 else ""),
                      escape(finding.text), escape(finding.cure))
     return grid
 
 
 def _partners_table(checked: Checked) -> object:
+    from rich.markup import escape
     from rich.table import Table as Grid
 
     grid = Grid(title="Partners", title_justify="left")
     for heading in ("partner", "customers", checked.rows):
         grid.add_column(heading, justify="right" if heading != "partner" else "left")
     for name, customers, rows in checked.partners:
-        grid.add_row(name, f"{customers:,}", f"{rows:,}")
+        grid.add_row(escape(name), f"{customers:,}", f"{rows:,}")
     return grid
 
 

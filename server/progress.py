@@ -77,7 +77,7 @@ class Progress:
         if self._bar is None:
             self._print(text)
         else:
-            self._bar.console.print(text, style="dim", highlight=False)
+            self._bar.console.print(text, style="dim", highlight=False, markup=False, emoji=False)
 
     def begin_rounds(self, done: int = 0) -> None:
         """Say that the round after ``done`` starts now."""
@@ -153,10 +153,10 @@ class _RoundsOnly(ProgressColumn):
 def _bar(console: Console) -> RichProgress:
     return RichProgress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         _RoundsOnly(BarColumn(bar_width=24)),
         _RoundsOnly(MofNCompleteColumn()),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
         TimeElapsedColumn(),
         _RoundsOnly(TimeRemainingColumn(compact=True)),
         console=console,

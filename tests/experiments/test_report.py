@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from experiments.report import result_markdown, result_table
+from experiments.report import result_markdown, result_table, sweep_table
 from learning.results import Comparison, Estimate, RunResult
 
 
@@ -61,3 +61,19 @@ def test_markdown_has_one_row_per_setting() -> None:
     header, rule, ours, none = lines.strip().splitlines()
     assert header.count("|") == rule.count("|") == ours.count("|") == none.count("|")
     assert "**-.007 [-.011, -.003]**" in ours and none.startswith("| none | none |")
+
+
+@pytest.mark.parametrize("name", ["werke [nord]", "werke [/süd]", "a:smile:b", "back\\"])
+def test_names_are_printed_as_they_are(name: str) -> None:
+    named = replace(RESULT, comparisons=(replace(RESULT.comparisons[0], partner=name),
+                                         *RESULT.comparisons), warning=f"{name} is late",
+                    tracking_uri=f"sqlite:///{name}.db")
+    lines = show(named, 140)
+    assert any(line.startswith(f"{name} ") for line in lines)
+    assert any(f"{name} is late" in line for line in lines)
+    assert any(f"sqlite:///{name}.db" in line for line in lines)
+    console = Console(width=140, force_terminal=False)
+    with console.capture() as capture:
+        console.print(sweep_table([(f"task.categories=[{name}]", named)], named.mlflow_run_id))
+    text = " ".join(capture.get().split())
+    assert f"task.categories=[{name}]" in text and f"sqlite:///{name}.db" in text

@@ -90,6 +90,26 @@ def test_a_broken_table_names_row_and_column(  # type: ignore[no-untyped-def]
     assert message in shown and "Traceback" not in shown
 
 
+def test_names_from_the_data_are_printed_as_they_are(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither as a terminal's markup nor as a formula in a figure."""
+    monkeypatch.chdir(tmp_path)
+    text = table.read_text().replace("north,", "werke [/süd],").replace("east,", r"US$\frac$,")
+    named = tmp_path / "named.csv"
+    named.write_text(text)
+    assert main(["validate-data", str(named), "task.categories=[bread,coffee,milk]"]) == 0
+    assert "werke [/süd]" in capsys.readouterr().out
+    assert main(["simulate", *_overrides(named)]) == 0
+    shown = capsys.readouterr().out
+    assert "werke [/süd]" in shown and r"US$\frac$" in shown
+    broken = tmp_path / "x [b].csv"
+    broken.write_text(text.replace("bread", "", 1))
+    assert main(["validate-data", str(broken)]) == 2
+    assert "x [b].csv: findings" in capsys.readouterr().out
+
+
 def _runs(folder: Path) -> tuple[mlflow.MlflowClient, list]:  # type: ignore[type-arg]
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("veilsum")

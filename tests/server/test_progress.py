@@ -42,6 +42,18 @@ def test_a_terminal_gets_its_cursor_back_after_ctrl_c() -> None:
     run(Terminal(), 3)
 
 
+def test_a_terminal_shows_names_as_they_are() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    with Progress(3, "val/auc", stream=out) as progress:
+        progress.stage("asking werke [/süd]")
+        progress.note("werke [/süd] and [nord] answer no more :smile:")
+    assert "werke [/süd] and [nord] answer no more :smile:" in out.getvalue()
+
+
 @pytest.mark.parametrize(("value", "text"), [
     (.7421, ".742"), (-.0124, "-.012"), (1.0, "1.000"), (math.nan, "-"), (10.5, "10.500")])
 def test_short(value: float, text: str) -> None:
