@@ -37,7 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"veilsum: no verb {verb!r}\n\n{usage()}", end="", file=sys.stderr)
         return 2
-    return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
+    try:
+        return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
+    except KeyboardInterrupt:
+        print(f"\nveilsum {verb}: stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ def main(argv: list[str]) -> int:
         epilog=_EPILOG)
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path,
                         help="the table at this partner's site")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE",
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE",
                         help="task and its settings, as in `veilsum simulate`")
     parser.add_argument("--out", type=Path, metavar="CARD", help="write the card as JSON")
     parser.add_argument("--agree", nargs="+", type=Path, metavar="CARD",
                         help="compare the cards of several partners")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     if options.agree:
         return _agree(options.agree)
     if options.file is None:
@@ -130,6 +130,8 @@ def _describe(config: Config, file: Path, out: Path | None) -> None:
     from rich.console import Console
 
     made = card(config, file)
+    if out is not None:
+        _write(made, out)
     shared, console = made["shared"], Console(highlight=False, markup=False, emoji=False)
     settings, bounds = shared["settings"], shared["released_bounds"]
     console.print(f"Task {settings['name']}; columns of {file.name}: {', '.join(made['columns'])}")
@@ -142,8 +144,16 @@ def _describe(config: Config, file: Path, out: Path | None) -> None:
     for key, value in sorted(settings.items()):
         console.print(f"  task.{key} = {json.dumps(value)}")
     console.print(f"Fingerprint {made['fingerprint']}: compare it with the other partners'.")
-    if out is not None:
+
+
+def _write(made: Mapping[str, Any], out: Path) -> None:
+    """Raises InvalidConfig."""
+    from conf.schema import InvalidConfig
+
+    try:
         out.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidConfig("--out", f"{out} cannot be written: {error.strerror}") from None
 
 
 def _agree(paths: Sequence[Path]) -> int:

@@ -39,8 +39,9 @@ def export(sealed: Path, key: Path, out: Path) -> ExportedModel:
         try:
             opened = open_model(loaded, content)
         except Refused as error:
-            raise ExportFailed(f"{sealed}: {error}. Use the key of that run's federation, and the "
-                               "artifact as MLflow or the checkpoint folder has it.") from None
+            raise ExportFailed(f"{sealed}: {error}. Use the key of that run's federation, and its "
+                               "artifact sealed/model.veilsum as MLflow has it (files of a "
+                               "checkpoint folder are not for export).") from None
     _write(out, _plain(opened))
     return opened
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
@@ -38,7 +38,7 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
     application = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR),
                              config_name="config")(composed)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise here instead of printing and exiting with 1
-    saved, sys.argv = sys.argv, [program, *argv]
+    saved, sys.argv = sys.argv, [program, *_flags_first(argv)]
     try:
         with around or nullcontext():
             application()
@@ -58,6 +58,13 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
     finally:
         sys.argv = saved
     return 0
+
+
+def _flags_first(argv: Sequence[str]) -> list[str]:
+    """Hydra takes no override before a flag: KEY=VALUE -m KEY=VALUE."""
+    last = [text for text in argv
+            if not text.startswith("-") and ("=" in text or text.startswith("~"))]
+    return [text for text in argv if text not in last] + last
 
 
 def check_optional(overrides: Iterable[str]) -> None:
@@ -95,6 +102,9 @@ def _report(program: str, error: Exception) -> int:
     if isinstance(error, ValueError) and "Config group override" in str(error):
         print(f"{program}: {error}; a group is left out by ~GROUP", file=sys.stderr)
         return 2
+    if isinstance(error, ValueError) and str(error).startswith(("Only one of --", "The --")):
+        print(f"{program}: {error}", file=sys.stderr)  # of flags, as -m with --cfg
+        return 2
     if not isinstance(error, InvalidConfig | TooFewUpdates | KeysDiffer | OpeningFailed
                       | NoSuchRun | TrackingFailed):
         raise error
@@ -108,15 +118,20 @@ def _explain(error: Exception) -> str:
     if unknown is None:
         return text.replace("\n", "\n  ")
     key = unknown.group(1)
-    close = difflib.get_close_matches(key, _keys(asdict(Config())), n=3, cutoff=0.5)
+    keys = _keys(asdict(Config()))
+    for table in (name for name, value in keys.items() if value == {}):
+        if key == table or key.startswith(f"{table}."):
+            return f"{table}: is a table: write '+{table}.NAME=VALUE' for each entry"
+    close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return f"{key}: no such key.{hint} `veilsum simulate --help` lists them."
 
 
-def _keys(tree: dict[str, object], prefix: str = "") -> list[str]:
-    keys: list[str] = []
+def _keys(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Dotted name -> what it holds if nothing is said."""
+    keys: dict[str, object] = {}
     for name, value in tree.items():
-        keys.append(prefix + name)
+        keys[prefix + name] = value
         if isinstance(value, dict):
-            keys += _keys(value, f"{prefix}{name}.")
+            keys |= _keys(value, f"{prefix}{name}.")
     return keys

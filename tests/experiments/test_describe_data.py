@@ -126,3 +126,16 @@ def test_the_file_of_a_retail_site_needs_no_partner(
 def test_homes_of_several_clocks_need_no_common_zone() -> None:
     said = cure("settings.time_zone", {"a": "Europe/Paris", "b": "Europe/London"})
     assert "all leave task.time_zone empty" in said
+
+
+def test_a_card_that_cannot_be_written_is_told(site: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(site), "task=utility_load", "--out", "nodir/x.json"]) == 2
+    told = capsys.readouterr().err
+    assert "--out: nodir/x.json cannot be written: No such file" in told
+    assert "Traceback" not in told
+
+
+def test_options_and_settings_stand_in_any_order(site: Path) -> None:
+    assert main(["--out", "x.json", str(site), "task=utility_load"]) == 0
+    assert main([str(site), "--out", "y.json", "task=utility_load"]) == 0
+    assert read_card(Path("x.json")) == read_card(Path("y.json"))
