@@ -149,6 +149,7 @@ def _released_table(result: RunResult) -> Table:
     table.add_column("value", justify="right")
     for name, value in _released(result):
         table.add_row(name, value)
+    table.caption_justify, table.caption = "left", _why_missing(result) or None
     return table
 
 
@@ -160,6 +161,20 @@ def _released(result: RunResult) -> list[tuple[str, str]]:
         if not name.endswith("_error"):
             shown.append((name, _short(value) + (f" ± {_short(error)}" if error > 0 else "")))
     return shown
+
+
+def _why_missing(result: RunResult) -> str:
+    """What the ``-`` of a released metric stands for; empty where there is none."""
+    if all(math.isfinite(value) for name, value in result.released.items()
+           if not name.endswith("_error")):
+        return ""
+    if result.comparisons and not any(row.partner == "held out" and row.customers
+                                      for row in result.comparisons):
+        return "-: no customers are held out"
+    if math.isfinite(result.epsilon):
+        return ("-: the noise is larger than what the held-out customers give; it takes more of "
+                "them (task.holdout_fraction), or a larger privacy.epsilon")
+    return "-: too few customers are held out"
 
 
 def _legend(result: RunResult) -> str:
@@ -194,6 +209,7 @@ def _fact_lines(result: RunResult) -> list[tuple[str, str]]:
         alike = "; customers count alike, compare them with each other" if (
             result.metric == "auc") else ""
         lines.append(("released", f"{released} (held-out customers{noised}{alike})"))
+        lines += [("", why)] if (why := _why_missing(result)) else []
     lines.append(("encryption", f"{result.encryption}, {result.upload_bytes_per_parameter:.2f} "
                   f"bytes per parameter and upload ({result.parameters:,} parameters)"))
     lines.append(("time", f"{result.seconds:.0f} s for {result.rounds} rounds"))

@@ -77,3 +77,16 @@ def test_names_are_printed_as_they_are(name: str) -> None:
         console.print(sweep_table([(f"task.categories=[{name}]", named)], named.mlflow_run_id))
     text = " ".join(capture.get().split())
     assert f"task.categories=[{name}]" in text and f"sqlite:///{name}.db" in text
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({}, "-: the noise is larger than what the held-out customers give"),
+    ({"comparisons": ()}, "-: the noise is larger than what the held-out customers give"),
+    ({"comparisons": RESULT.comparisons[:3]}, "-: no customers are held out"),
+    ({"epsilon": math.inf}, "-: too few customers are held out"),
+])
+def test_a_released_number_that_is_missing_says_why(change: dict[str, object], why: str) -> None:
+    missing = replace(RESULT, released={"test/mae": math.nan, "test/mae_error": math.nan}, **change)
+    for width in (80, 140):
+        assert why in " ".join(" ".join(show(missing, width)).split())
+    assert "held-out customers give" not in "\n".join(show(RESULT, 140))
