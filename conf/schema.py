@@ -332,6 +332,9 @@ class Config:
                      f"{self.strategy.opener!r} is not one of {', '.join(partners)}")
             _require(self.task.newcomer_partner in (None, *partners), "task.newcomer_partner",
                      f"{self.task.newcomer_partner!r} is not one of {', '.join(partners)}")
+            _require((self.task.newcomer_partner is None) == (self.task.newcomer_customers == 0),
+                     "task.newcomer_customers", "goes with task.newcomer_partner: name both the "
+                     "partner and how many customers it brings, 1 or more, or neither")
             _require(self.strategy.name != "fedprox" or (
                 self.privacy.contribution == "training" and self.privacy.name != "local_dp"),
                 "privacy.contribution", "fedprox holds back the local training of each customer: "

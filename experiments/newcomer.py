@@ -70,6 +70,7 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
     partner = config.task.newcomer_partner or example.partner or _middle_partner(config)
     if not all(sizes):
         raise InvalidConfig("--customers", "a newcomer needs at least one customer")
+    _check_sizes(config, partner, sizes, seeds)
     metric = make_task(prepare(config)).metric
     label = metric_label(metric.name, metric.unit)
     headings = ("its customers", "naive rule", "alone", "joined", "gain by joining")
@@ -98,6 +99,22 @@ def _study(config: Config, sizes: tuple[int, ...] | None, seeds: tuple[int, ...]
     if place is not None:
         place.write("\n".join(lines))
     Console().print(table)
+
+
+def _check_sizes(config: Config, partner: str, sizes: tuple[int, ...],
+                 seeds: tuple[int, ...]) -> None:
+    """Raises InvalidConfig where the partner trains on fewer customers than the largest size:
+    before the runs of the smaller ones, not after."""
+    import tempfile
+
+    from experiments.simulate import prepared
+    from learning.registry import forget_partners
+
+    task = replace(config.task, newcomer_partner=partner, newcomer_customers=max(sizes))
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="veilsum-") as folder:
+            prepared(replace(config, task=task, seed=seed), Path(folder))
+        forget_partners()
 
 
 def _middle_partner(config: Config) -> str:

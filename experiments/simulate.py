@@ -35,6 +35,7 @@ def simulate(config: Config) -> object:
     its key, for the comparison alone: nothing of it is recorded.
     Raises InvalidConfig, TooFewUpdates, OpeningFailed.
     """
+    _check_simulated(config)
     # Imports that take seconds come after the configuration has proved sound.
     from client.export import open_model
     from client.session import read_heads
@@ -53,6 +54,17 @@ def simulate(config: Config) -> object:
             work / "server" if config.federation.folder else None, processes=1,
             heads=read_heads(config, nodes))
         return read_result(_run_apps(config, nodes, make_app(machine)))
+
+
+def _check_simulated(config: Config) -> None:
+    """Raises InvalidConfig for a deployment; says so where the key will be lost."""
+    if config.federation.name == "deployment":
+        raise InvalidConfig("federation", "a deployment is started by `flwr run` (README.md, \"On "
+                            "a real Flower federation\"); simulate with federation=local or "
+                            "federation=ray")
+    if config.encryption.opening == "sealed" and not config.federation.folder:
+        print("note: this run's key is deleted at its end, and then nobody can open the sealed "
+              "model that it records; federation.folder=FOLDER keeps the key", file=sys.stderr)
 
 
 def _run_apps(config: Config, nodes: dict[str, dict[str, str | int]], server_app: ServerApp
@@ -133,7 +145,24 @@ def prepared(config: Config, folder: Path) -> Config:
         customers={name: _estimate(len(load_partner(config, sites[name], name).train))
                    for name in partners},
     )
-    return replace(config, federation=federation).validate()
+    config = replace(config, federation=federation).validate()
+    _check_newcomer(config)
+    return config
+
+
+def _check_newcomer(config: Config) -> None:
+    """Raises InvalidConfig where it would have to bring more customers than there are."""
+    from learning.registry import load_partner
+
+    name, wanted = config.task.newcomer_partner, config.task.newcomer_customers
+    if name is None:
+        return
+    task = replace(config.task, newcomer_partner=None, newcomer_customers=0)
+    there = len(load_partner(replace(config, task=task), config.federation.sites[name], name).train)
+    if there < wanted:
+        raise InvalidConfig("task.newcomer_customers", f"{name} has {there:,} training customers, "
+                            f"fewer than {wanted:,}; give a smaller number (`veilsum newcomer`: "
+                            "--customers)")
 
 
 def _estimate(customers: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from conf.compose import CONFIG_DIR
+from experiments import cli
 from experiments.cli import VERBS, main
 
 
@@ -47,6 +50,11 @@ def test_help_and_cfg_show_the_keys(flags: list[str], capsys: pytest.CaptureFixt
     ("encryption.bits=40", "encryption.bits"),
     ("strategy.opener=nobody", "strategy.opener: 'nobody' is not one of east, north, west"),
     ("task.newcomer_partner=x", "task.newcomer_partner"),
+    ("task.newcomer_partner=west", "name both the partner and how many customers it brings"),
+    ("task.newcomer_customers=5", "goes with task.newcomer_partner"),
+    ("federation=deployment", "federation: a deployment is started by `flwr run`"),
+    ("federation.customers.north=3", "write '+federation.customers.NAME=VALUE'"),
+    ("task.calendars.north=x", "write '+task.calendars.NAME=VALUE'"),
     ("tracking.uri=bogus://x", "tracking.uri"),
     ("task.path=missing.csv", "missing.csv"),
     ("task.categories=[]", "task.categories"),
@@ -88,6 +96,33 @@ def test_a_broken_table_names_row_and_column(  # type: ignore[no-untyped-def]
     assert main(["simulate", *_overrides(broken)]) == 2
     shown = capsys.readouterr().err
     assert message in shown and "Traceback" not in shown
+
+
+def test_a_deployments_settings_work_as_its_file_says(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (CONFIG_DIR / "federation" / "deployment.yaml").read_text()
+    (example,) = [line.lstrip("# ") for line in text.splitlines() if "federation.partners=" in line]
+    assert main(["simulate", "federation=deployment", *shlex.split(example), "--cfg", "job"]) == 0
+    assert "north: 600" in capsys.readouterr().out
+
+
+def test_flags_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "privacy.epsilon=1,3", "-m", "seed=1", "--cfg", "job"]) == 2
+    assert "Only one of --run, --multirun, --cfg" in capsys.readouterr().err
+    assert main(["simulate", "privacy.epsilon=4", "--cfg", "job", "seed=1"]) == 0
+    shown = capsys.readouterr().out
+    assert "epsilon: 4\n" in shown and "seed: 1" in shown
+
+
+def test_more_customers_than_a_newcomer_has_are_refused_before_any_run(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    west = _overrides(table, "task.newcomer_partner=west")
+    assert main(["newcomer", "--customers", "5,100000", *west]) == 2
+    told = capsys.readouterr().err
+    assert "west has " in told and "fewer than 100,000" in told and "Traceback" not in told
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_names_from_the_data_are_printed_as_they_are(
@@ -177,7 +212,7 @@ def test_points_of_a_sweep_are_checked_before_the_first_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["simulate", "-m", *_overrides(table, override)]) == 2
+    assert main(["simulate", "seed=1", "-m", *_overrides(table, override)]) == 2
     shown = capsys.readouterr().err
     assert message in shown and "Traceback" not in shown
     assert not (tmp_path / "mlflow.db").exists()
@@ -201,3 +236,13 @@ def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: 
     _, (run,) = _runs(tmp_path)
     assert run.info.status == "KILLED"
     assert run.data.metrics["cohort/answered"] == 3
+
+
+def test_ctrl_c_ends_any_verb_with_one_line(monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    assert main(["export", "x", "--key", "y"]) == 130
+    assert capsys.readouterr().err.strip() == "veilsum export: stopped"

@@ -142,8 +142,11 @@ def test_the_operator_never_holds_a_model(  # type: ignore[no-untyped-def]
     assert (kept == 0 and shown == 0) if opening == "sealed" else (kept and shown)
 
 
-def test_a_sealed_run_says_so_and_is_scored_at_its_end(configure, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_sealed_run_says_so_and_is_scored_at_its_end(  # type: ignore[no-untyped-def]
+        configure, tmp_path: Path, capsys) -> None:
     result = simulate(configure(privacy={"epsilon": 100.0}, encryption=SEALED))
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "nobody can open" in first and "federation.folder=FOLDER keeps the key" in first
     assert result.opening == "sealed" and {"all", "held out"} <= {
         row.partner for row in result.comparisons}
     client = mlflow.MlflowClient(result.tracking_uri)
@@ -286,7 +289,9 @@ def test_a_mistaken_export_says_what_is_wrong(  # type: ignore[no-untyped-def]
     out = tmp_path / "none" / "m.pt" if spoil == "folder" else out
     key = tmp_path / "none.key" if spoil == "keyless" else key
     assert main(["export", str(sealed), "--key", str(key), "--out", str(out)]) == 2
-    assert reason in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert reason in told
+    assert spoil != "state" or "files of a checkpoint folder are not for export" in told
     assert not out.exists() and not list(tmp_path.glob(".export-*"))
 
 
