@@ -136,7 +136,8 @@ def test_names_from_the_data_are_printed_as_they_are(
     named.write_text(text)
     assert main(["validate-data", str(named), "task.categories=[bread,coffee,milk]"]) == 0
     assert "werke [/süd]" in capsys.readouterr().out
-    assert main(["simulate", *_overrides(named)]) == 0
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"  # MLflow remembers relative ones
+    assert main(["simulate", *_overrides(named, store)]) == 0
     shown = capsys.readouterr().out
     assert "werke [/süd]" in shown and r"US$\frac$" in shown
     broken = tmp_path / "x [b].csv"
