@@ -31,7 +31,8 @@ def split_further(files: Mapping[str, Path], partners: int, folder: Path) -> dic
 
 def _customers(path: Path) -> list[str]:
     """In an order that depends on each name alone, and on nothing that a customer did."""
-    names = pl.scan_parquet(path).select(pl.col("customer").unique()).collect()["customer"]
+    frame = pl.scan_parquet(path, glob=False)
+    names = frame.select(pl.col("customer").unique()).collect()["customer"]
     return sorted(names, key=lambda name: hashlib.sha256(f"split\0{name}".encode()).digest())
 
 
@@ -51,7 +52,8 @@ def _divide(name: str, path: Path, customers: list[str], parts: int,
         return {name: path}
     numbers = [position % parts for position in range(len(customers))]
     table = pl.DataFrame({"customer": customers, "part": numbers})
-    events = pl.read_parquet(path).join(table, on="customer", how="left", maintain_order="left")
+    events = pl.read_parquet(path, glob=False).join(table, on="customer", how="left",
+                                                    maintain_order="left")
     digits, files = len(str(parts)), {}
     for part in range(parts):
         own = f"{name}_{part + 1:0{digits}d}"

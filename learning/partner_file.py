@@ -102,7 +102,8 @@ def cached(key: str, make: Callable[[], pl.DataFrame], folder: Path) -> dict[str
 
 def partner_of(path: Path) -> str:
     """The partner that a canonical file belongs to."""
-    return str(pl.scan_parquet(path).select(pl.col("partner").first()).collect().item())
+    frame = pl.scan_parquet(path, glob=False)
+    return str(frame.select(pl.col("partner").first()).collect().item())
 
 
 def _float32(column: pl.Series) -> np.ndarray:

@@ -44,7 +44,7 @@ def as_written(path: Path, columns: Mapping[str, pl.DataType],
     """
     if path.suffix != ".parquet" or not path.is_file():
         return None
-    frame = pl.scan_parquet(path)
+    frame = pl.scan_parquet(path, glob=False)
     try:
         if dict(frame.collect_schema()) != dict(columns):
             return None

@@ -208,9 +208,9 @@ def read_raw(path: Path) -> pl.DataFrame:
         raise TableError(path, [Finding("error", "", *wrong)])
     try:
         if is_parquet(path):
-            frame = pl.read_parquet(path)
+            frame = pl.read_parquet(path, glob=False)
         else:
-            frame = pl.read_csv(path, infer_schema=False, separator=_separator(path))
+            frame = pl.read_csv(path, infer_schema=False, separator=_separator(path), glob=False)
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TableError(path, [Finding("error", "", f"it cannot be read ({reason})",
