@@ -16,7 +16,8 @@ import polars as pl
 
 from conf.schema import TaskConfig
 from learning.load_readings import READINGS
-from learning.tables import OFFSET, Finding, TableError, first_row, number, read_raw, text
+from learning.table_files import first_row
+from learning.tables import OFFSET, Finding, TableError, number, read_raw, text
 
 LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
 """Column -> kWh per unit; None: mean power of the interval."""
@@ -25,7 +26,7 @@ SHOWN_DAYS, _SHOWN_MINUTES = 7, 20 * 60
 """A change of a home's readings to another length is seen where so many days show either, and a
 day shows it by so much of it."""
 _OTHER_DATA = (".7z", ".bz2", ".gz", ".ods", ".tsv", ".txt", ".xls", ".xlsx", ".xz", ".zip", ".zst")
-_RULES = ("load_checks.py", "load_readings.py", "load_table.py", "tables.py")
+_RULES = ("load_checks.py", "load_readings.py", "load_table.py", "table_files.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
 

@@ -13,6 +13,15 @@ import polars as pl
 
 from conf.schema import InvalidConfig, TaskConfig
 from learning.partner_file import COLUMNS
+from learning.table_files import (
+    first_row,
+    header,
+    is_parquet,
+    named_twice,
+    no_table,
+    plain_name,
+    separator,
+)
 
 REQUIRED = ("partner", "customer", "time", "category")
 OPTIONAL = {"quantity": 1.0, "value": 0.0}
@@ -203,51 +212,23 @@ def partners(path: Path | str) -> tuple[str, ...]:
 def read_raw(path: Path) -> pl.DataFrame:
     """The cells of a CSV or Parquet file, columns by their names in small letters. Raises
     TableError."""
-    wrong = _no_table(path)
+    wrong = no_table(path)
     if wrong:
         raise TableError(path, [Finding("error", "", *wrong)])
     try:
         if is_parquet(path):
             frame = pl.read_parquet(path, glob=False)
         else:
-            frame = pl.read_csv(path, infer_schema=False, separator=_separator(path), glob=False)
+            frame = pl.read_csv(path, infer_schema=False, separator=separator(path), glob=False)
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TableError(path, [Finding("error", "", f"it cannot be read ({reason})",
                                         "give a CSV in UTF-8 with a header, or Parquet")]) from None
-    names = [name.strip().lower() for name in frame.columns]
-    if len(set(names)) < len(names):
-        raise TableError(path, [Finding("error", "", "two columns have the same name",
-                                        "rename one")])
-    return frame.rename(dict(zip(frame.columns, names, strict=True)))
-
-
-def _no_table(path: Path) -> tuple[str, str] | None:
-    """What is wrong and what cures it, where the file shows that before it is read."""
-    if path.is_dir():
-        return "it is a folder", ("name one file; only task=utility_load reads a folder, and not "
-                                  "at a site")
-    if not path.is_file():
-        return "there is no such file", "check the path"
-    if is_parquet(path):
-        return None
-    if path.suffix.lower() == ".parquet":
-        return "it is named .parquet, and is not Parquet", "write it anew, or name a CSV .csv"
-    with path.open("rb") as file:
-        first = file.read(2)
-    if first in (b"\xff\xfe", b"\xfe\xff") or b"\0" in first:
-        return "it is in UTF-16, not in UTF-8", "save it as CSV in UTF-8"
-    return None
-
-
-def first_row(path: Path) -> int:
-    """Number of the first row of data as a person counts: the header of a CSV is line 1."""
-    return 1 if is_parquet(path) else 2
-
-
-def is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+    twice = named_twice(frame.columns) or ([] if is_parquet(path) else named_twice(header(path)))
+    if twice:
+        raise TableError(path, [Finding("error", name, "several columns have this name",
+                                        "keep one, or rename the others") for name in twice])
+    return frame.rename({name: plain_name(name) for name in frame.columns})
 
 
 def far_off(rows: pl.DataFrame, owner: Sequence[str], days: int) -> pl.Series:
@@ -263,13 +244,6 @@ def far_off(rows: pl.DataFrame, owner: Sequence[str], days: int) -> pl.Series:
     most = pl.col("stretch").mode().max().over(owner)
     places = stretches.filter(pl.col("stretch") != most)["place"]
     return rows.select(pl.int_range(pl.len()).is_in(places.implode())).to_series()
-
-
-def _separator(path: Path) -> str:
-    """Comma, semicolon or tab: whichever the header has most of."""
-    with path.open("rb") as file:
-        header = file.readline(65_536)
-    return max(",;\t", key=lambda mark: header.count(mark.encode()))
 
 
 def text(name: str) -> pl.Expr:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +13,7 @@ import pytest
 from experiments.partition import split_further
 from learning.partner_file import COLUMNS, partner_of
 from learning.site_table import scan_partner
-from learning.tables import canonical, read_raw, read_table
+from learning.tables import TableError, canonical, read_raw, read_table
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -32,3 +35,42 @@ def test_brackets_in_a_name_are_no_pattern(tmp_path: Path, table: Path, folder: 
         assert partner_of(own) == "west"
         files = split_further({"west": own}, 2, tmp_path)
         assert sum(len(pl.read_parquet(path)) for path in files.values()) == len(rows)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (gzip.compress(b"partner,customer\n"), "it is packed; unpack it first"),
+    (bz2.compress(b"partner,customer\n"), "it is packed; unpack it first"),
+    (lzma.compress(b"partner,customer\n"), "it is packed; unpack it first"),
+    (b"\x28\xb5\x2f\xfd\0\0", "it is packed; unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c\0\x04", "it is packed; unpack it first"),
+    (b"PK\x03\x04\x14\0\x06\0", "a spreadsheet; unpack it first, or, of a spreadsheet, save"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a spreadsheet; unpack it first"),
+])
+@pytest.mark.parametrize("name", ["shop.csv", "shop.csv.gz", "shop.parquet"])
+def test_what_is_packed_is_told_so_whatever_its_name(tmp_path: Path, content: bytes, said: str,
+                                                     name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=said):
+        read_raw(path)
+
+
+@pytest.mark.parametrize(("names", "twice"), [
+    ("partner,customer,time,value,value", ["value"]),
+    ('\ufeffpartner;customer;"time"; Time;Partner', ["partner", "time"]),
+    ("partner,customer,time,,", []),
+    ('"a,b",a,b,c', []),
+])
+def test_a_name_that_two_columns_have_is_refused(tmp_path: Path, names: str,
+                                                 twice: list[str]) -> None:
+    path = tmp_path / "shop.csv"
+    mark = ";" if ";" in names else ","
+    cells = 4 if names.startswith("\"a,b\"") else 5
+    path.write_text(f"{names}\n{mark.join('12345'[:cells])}\n", encoding="utf-8")
+    if not twice:
+        assert len(read_raw(path)) == 1
+        return
+    with pytest.raises(TableError) as caught:
+        read_raw(path)
+    assert [finding.column for finding in caught.value.findings] == twice
+    assert "several columns have this name" in str(caught.value)
