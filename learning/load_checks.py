@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from conf.schema import TaskConfig
 from learning.load_features import HOURS, MONTH, WEEK
+from learning.load_folders import Part, check_parts, files_of
 from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, far_off
 from learning.load_table import (
     INTERVALS_MINUTES,
     LOADS,
     SHOWN_DAYS,
     LoadTable,
-    files_of,
     hourly,
     read_load,
     set_back,
     universal,
     with_intervals,
 )
-from learning.table_checks import federation, row_findings
+from learning.table_checks import federation, row_findings, shared_names
 from learning.tables import Checked, Finding, TableError
 
 FEW_HOMES = 10
 SHORT_DAYS = 2 * MONTH
 _COLUMNS = ("partner", "customer", "time")
-
-
-@dataclass(frozen=True)
-class _Read:
-    findings: list[Finding]
-    readings: pl.DataFrame | None
 
 
 def check(config: TaskConfig, site: str | None = None) -> Checked:
@@ -67,51 +61,33 @@ def _read_all(path: Path, config: TaskConfig,
               site: str | None = None) -> tuple[list[Finding], pl.DataFrame | None]:
     """Findings of every file, by its name where there are several, and all readings."""
     found: list[Finding] = []
-    parts: dict[str, pl.DataFrame] = {}
+    parts: dict[str, Part] = {}
     try:
         files = files_of(path)
     except TableError as error:
         return list(error.findings), None
     for file in files:
-        read = _read(file, config, site)
-        found += read.findings if len(files) == 1 else [
-            replace(finding, text=f"{file.name}: {finding.text}") for finding in read.findings]
-        if read.readings is not None:
-            parts[file.name] = read.readings
-    return [*found, *_overlaps(parts)], pl.concat(parts.values()) if parts else None
+        findings, part = _read(file, config, site)
+        found += findings if len(files) == 1 else [
+            replace(finding, text=f"{file.name}: {finding.text}") for finding in findings]
+        if part is not None:
+            parts[file.name] = part
+    if not parts:
+        return found, None
+    return [*found, *check_parts(parts)], pl.concat(part.readings for part in parts.values())
 
 
-def _overlaps(parts: Mapping[str, pl.DataFrame]) -> Iterator[Finding]:
-    """Hours of a home that several files hold: nobody can say which of them is right."""
-    holders: dict[str, list[str]] = {}
-    for name, part in parts.items():
-        for partner in part["partner"].unique():
-            holders.setdefault(partner, []).append(name)
-    for partner, names in sorted(holders.items()):
-        if len(names) < 2:
-            continue
-        rows = pl.concat([parts[name].filter(pl.col("partner") == partner)
-                          .select("customer", "time", file=pl.lit(name)) for name in names])
-        twice = rows.filter(pl.struct("customer", "time").is_duplicated())
-        files = sorted(twice["file"].unique())
-        if files:
-            more = f" and {len(files) - 2} more" if len(files) > 2 else ""
-            yield Finding(
-                "error", "time", f"{' and '.join(files[:2])}{more} hold the same hours of "
-                f"{twice['customer'].n_unique():,} homes of {partner!r}",
-                "keep each reading in one file alone")
-
-
-def _read(file: Path, config: TaskConfig, site: str | None) -> _Read:
+def _read(file: Path, config: TaskConfig,
+          site: str | None) -> tuple[list[Finding], Part | None]:
     try:
         table = read_load(file, config, site)
     except TableError as error:
-        return _Read(list(error.findings), None)
+        return list(error.findings), None
     found = check_rows(table, config)
     if any(finding.severity == "error" for finding in found):
-        return _Read(found, None)
+        return found, None
     readings = hourly(table)
-    return _Read([*found, *_partial(table, readings)], readings)
+    return [*found, *_partial(table, readings)], Part(readings, "partner" in table.raw.columns)
 
 
 def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
@@ -132,7 +108,7 @@ def check_partners(readings: pl.DataFrame, config: TaskConfig,
         if count < FEW_HOMES:
             found.append(Finding("warning", "customer", f"{partner!r} has only {count} homes",
                                  "its results will be uncertain, and noise weighs more"))
-    return [*found, *_spans(readings)]
+    return [*found, *shared_names(readings), *_spans(readings)]
 
 
 def _cells(table: LoadTable) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Bring your own readings: a table, or a folder with one per partner. Format: docs/data.md.
+"""Bring your own readings: a table, or a folder of them. Format: docs/data.md.
 
 Every reading covers 15, 30 or 60 minutes and is named by their beginning. Times are the home's
 own clock, with or without an offset from UTC; where the clock is set back, the hour that comes
@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from conf.schema import TaskConfig
+from learning.load_folders import files_of
 from learning.load_readings import READINGS
 from learning.table_files import first_row
 from learning.tables import OFFSET, Finding, TableError, number, read_raw, text
@@ -25,8 +26,8 @@ INTERVALS_MINUTES = (15, 30, 60)
 SHOWN_DAYS, _SHOWN_MINUTES = 7, 20 * 60
 """A change of a home's readings to another length is seen where so many days show either, and a
 day shows it by so much of it."""
-_OTHER_DATA = (".7z", ".bz2", ".gz", ".ods", ".tsv", ".txt", ".xls", ".xlsx", ".xz", ".zip", ".zst")
-_RULES = ("load_checks.py", "load_readings.py", "load_table.py", "table_files.py", "tables.py")
+_RULES = ("load_checks.py", "load_folders.py", "load_readings.py", "load_table.py",
+          "table_files.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
 
@@ -42,26 +43,6 @@ class LoadTable:
     raw: pl.DataFrame
     parsed: pl.DataFrame
     unit: str
-
-
-def files_of(path: Path | str) -> list[Path]:
-    """The file itself, or every CSV and Parquet file of a folder. Raises TableError, also where
-    one looks like data in another form: a partner must not be left out without a word."""
-    place = Path(path)
-    if not place.is_dir():
-        return [place]
-    files = sorted(file for file in place.iterdir() if not file.name.startswith("."))
-    other = [file.name for file in files if file.suffix.lower() in _OTHER_DATA]
-    if other:
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-        raise TableError(place, [Finding(
-            "error", "", f"the folder holds {', '.join(other[:3])}{more}, neither .csv nor "
-            ".parquet", "unpack or convert, or move what is no data out of the folder")])
-    found = [file for file in files if file.suffix.lower() in (".csv", ".parquet")]
-    if not found:
-        raise TableError(place, [Finding("error", "", "the folder holds no .csv and no .parquet",
-                                         "put one file per partner into it")])
-    return found
 
 
 def digest(path: Path | str) -> str:

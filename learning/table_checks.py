@@ -111,7 +111,7 @@ def _own_calendars(rows: pl.DataFrame, config: TaskConfig, site: str | None) -> 
         found += [replace(finding, text=f"{partner!r}: {finding.text}")
                   for finding in _calendar(own, calendar)]
         found += _enough(own, calendar)
-    return found
+    return [*found, *shared_names(rows)]
 
 
 def _cells(table: Table) -> Iterator[Finding]:
@@ -218,10 +218,15 @@ def _calendar(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
 def _customers(rows: pl.DataFrame, config: TaskConfig, site: str | None) -> Iterator[Finding]:
     yield from federation(rows["partner"].unique().sort().to_list(), site)
     yield from _enough(rows, config)
-    shared = rows.select("partner", "customer").unique()["customer"].is_duplicated().sum()
-    if shared:
+    yield from shared_names(rows)
+
+
+def shared_names(rows: pl.DataFrame) -> Iterator[Finding]:
+    """Whether names of customers occur at several partners ("partner", "customer")."""
+    if rows.select("partner", "customer").unique()["customer"].is_duplicated().any():
         yield Finding("warning", "customer", "some names occur at several partners",
-                      "they count as different customers, each protected by itself")
+                      "they count as different customers, each protected by itself; if they are "
+                      "the same, let one partner have all their rows")
 
 
 def federation(names: Sequence[str], site: str | None) -> list[Finding]:
