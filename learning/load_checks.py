@@ -12,6 +12,7 @@ from conf.schema import TaskConfig
 from learning.load_features import HOURS, MONTH, WEEK
 from learning.load_folders import Part, check_parts, files_of
 from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, far_off
+from learning.load_registers import registers
 from learning.load_table import (
     INTERVALS_MINUTES,
     LOADS,
@@ -93,8 +94,11 @@ def _read(file: Path, config: TaskConfig,
 def check_rows(table: LoadTable, config: TaskConfig) -> list[Finding]:
     """What the rows of one file show."""
     rows = with_intervals(table.parsed)
-    return [*_cells(table), *_grid(rows), *_changes(rows), *_far(table),
-            *_values(table, rows["minutes"]), *_repeats(table), *_zones(table, config)]
+    counted = list(registers(table.parsed, table.unit, universal()))
+    # No other unit makes a load of a register.
+    sizes = counted or _sizes(table, rows["minutes"])
+    return [*_cells(table), *_grid(rows), *_changes(rows), *_far(table), *_negative(table), *sizes,
+            *_repeats(table), *_zones(table, config)]
 
 
 def check_partners(readings: pl.DataFrame, config: TaskConfig,
@@ -197,10 +201,14 @@ def _far(table: LoadTable) -> Iterator[Finding]:
             "home's other readings", "correct the date or drop the row")
 
 
-def _values(table: LoadTable, minutes: pl.Series) -> Iterator[Finding]:
+def _negative(table: LoadTable) -> Iterator[Finding]:
+    yield from row_findings(table.parsed, (table.parsed["load"] < 0).fill_null(False), "warning",
+                            table.unit, "is below 0",
+                            "it counts as 0; power fed into the grid is no load")
+
+
+def _sizes(table: LoadTable, minutes: pl.Series) -> Iterator[Finding]:
     load, factor = table.parsed["load"], LOADS[table.unit]
-    yield from row_findings(table.parsed, (load < 0).fill_null(False), "warning", table.unit,
-                            "is below 0", "it counts as 0; power fed into the grid is no load")
     # What an hour of such readings would be: a quarter of an hour is not to hide four times more.
     hour = load if factor is None else load * factor * 60 / minutes.fill_null(60)
     yield from row_findings(table.parsed, (hour > MAX_LOAD_KWH).fill_null(False), "error",

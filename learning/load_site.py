@@ -9,6 +9,7 @@ import polars as pl
 from conf.schema import TaskConfig
 from learning.load_checks import check_rows
 from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, READINGS
+from learning.load_registers import only_rising
 from learning.load_table import hourly, read_load
 from learning.site_table import as_written, own_partner
 from learning.table_checks import foreign
@@ -33,7 +34,7 @@ def scan_readings(path: Path, config: TaskConfig,
 
 def _sound() -> pl.Expr:
     """Whether the rows are full hours, home by home, each in the order of its time, with no hour
-    twice and none far from the others, and finite loads that a home can have."""
+    twice and none far from the others, and finite loads that a home can have, none a register's."""
     time, customer, degrees = pl.col("time"), pl.col("customer"), pl.col("temperature_c")
     same = (customer == customer.shift()).fill_null(False)
     homes, step = customer.filter(~same), time.diff()
@@ -42,4 +43,5 @@ def _sound() -> pl.Expr:
         (time.dt.truncate("1h") == time).all(),
         (~same | step.is_between(pl.duration(hours=1), pl.duration(days=FAR_DAYS))).all(),
         pl.col("load_kwh").is_between(0, MAX_LOAD_KWH).fill_null(False).all(),
+        ~only_rising(pl.col("load_kwh"), same, time).any(),
         degrees.is_finite().all())

@@ -26,8 +26,8 @@ INTERVALS_MINUTES = (15, 30, 60)
 SHOWN_DAYS, _SHOWN_MINUTES = 7, 20 * 60
 """A change of a home's readings to another length is seen where so many days show either, and a
 day shows it by so much of it."""
-_RULES = ("load_checks.py", "load_folders.py", "load_readings.py", "load_table.py",
-          "table_files.py", "tables.py")
+_RULES = ("load_checks.py", "load_folders.py", "load_readings.py", "load_registers.py",
+          "load_table.py", "table_files.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
 
