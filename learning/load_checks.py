@@ -112,7 +112,7 @@ def check_partners(readings: pl.DataFrame, config: TaskConfig,
         if count < FEW_HOMES:
             found.append(Finding("warning", "customer", f"{partner!r} has only {count} homes",
                                  "its results will be uncertain, and noise weighs more"))
-    return [*found, *shared_names(readings), *_spans(readings)]
+    return [*found, *shared_names(readings), *_idle(readings), *_spans(readings)]
 
 
 def _cells(table: LoadTable) -> Iterator[Finding]:
@@ -257,6 +257,15 @@ def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:
                       f"the clock of {config.time_zone} already", "if they are UTC, write them "
                       "with Z or +00:00; if they are the homes' own clock, leave task.time_zone "
                       "empty", key="task.time_zone")
+
+
+def _idle(readings: pl.DataFrame) -> Iterator[Finding]:
+    homes = readings.group_by("partner", "customer").agg(pl.col("load_kwh").max())
+    idle = homes.filter(pl.col("load_kwh") == 0)
+    if len(idle):
+        yield Finding("warning", "load_kwh", f"{len(idle):,} of {len(homes):,} homes have used "
+                      "nothing at all", "leave out those that are no homes or whose meter is dead: "
+                      "0 is forecast without error, and makes every mean look better")
 
 
 def _spans(readings: pl.DataFrame) -> Iterator[Finding]:

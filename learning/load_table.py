@@ -18,7 +18,7 @@ from conf.schema import TaskConfig
 from learning.load_folders import files_of
 from learning.load_readings import READINGS
 from learning.table_files import first_row
-from learning.tables import OFFSET, Finding, TableError, number, read_raw, text
+from learning.tables import OFFSET, Finding, TableError, number, read_raw, rules, text
 
 LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
 """Column -> kWh per unit; None: mean power of the interval."""
@@ -27,7 +27,7 @@ SHOWN_DAYS, _SHOWN_MINUTES = 7, 20 * 60
 """A change of a home's readings to another length is seen where so many days show either, and a
 day shows it by so much of it."""
 _RULES = ("load_checks.py", "load_folders.py", "load_readings.py", "load_registers.py",
-          "load_table.py", "table_files.py", "tables.py")
+          "load_table.py", "partner_names.py", "table_checks.py", "table_files.py", "tables.py")
 _SET_BACK_MONTHS = (3, 4, 9, 10, 11)
 _TIME = rf"^(\d{{4}}-\d{{2}}-\d{{2}})[ T](\d{{2}}:\d{{2}}(?::\d{{2}})?)(?:\.0+)?({OFFSET})?$"
 
@@ -58,8 +58,7 @@ def digest(path: Path | str) -> str:
 def cache_key(config: TaskConfig) -> str:
     """Names the checked partner files of one set of readings; what an older release let pass or
     read otherwise is checked again."""
-    rules = [Path(__file__).with_name(name).read_text() for name in _RULES]
-    text_of_all = json.dumps([digest(str(config.path)), config.time_zone, *rules])
+    text_of_all = json.dumps([digest(str(config.path)), config.time_zone, *rules(_RULES)])
     return "readings-" + hashlib.sha256(text_of_all.encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from conf.schema import InvalidConfig, TaskConfig
 from learning import partner_calendars
+from learning.partner_names import alike, confused
 from learning.tables import (
     OPTIONAL,
     REQUIRED,
@@ -234,10 +235,16 @@ def federation(names: Sequence[str], site: str | None) -> list[Finding]:
     if site is not None:
         return foreign(names, site)
     if len(names) > 1:
-        return []
-    return [Finding("error", "partner", f"there is only one partner, {names[0]!r}",
+        return [*_named(names),
+                *(Finding("warning", "partner", what, "if they are one partner, name it alike in "
+                          "every row, else its customers count twice") for what in alike(names))]
+    return [*_named(names), Finding("error", "partner", f"there is only one partner, {names[0]!r}",
                     "a federation needs at least 2, and with privacy=noise_shares more than "
                     "privacy.colluders; to check the file of one site, add --site PARTNER")]
+
+
+def _named(names: Sequence[str]) -> list[Finding]:
+    return [Finding("error", "partner", what, cure) for what, cure in confused(names)]
 
 
 def foreign(names: Sequence[str], site: str | None) -> list[Finding]:
@@ -249,7 +256,7 @@ def foreign(names: Sequence[str], site: str | None) -> list[Finding]:
         return [Finding("error", "partner", f"names {names[0]!r}, and this is the site of {site!r}",
                         f"let the site's data-path name the file of {site!r}, or its partner be "
                         f"{names[0]!r}")]
-    return []
+    return _named(names)
 
 
 def _enough(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:

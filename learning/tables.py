@@ -31,6 +31,7 @@ OFFSET = r"Z|[+-](?:(?:0\d|1[0-3]):?[0-5]\d|14:?00)"
 """Pattern of an offset from UTC; no clock stands further off than 14 hours."""
 _TIME = rf"^\d{{4}}-\d{{2}}-\d{{2}}([ T]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?({OFFSET})?)?$"
 _EMPTY = ("", "nan", "null")
+_RULES = ("partner_names.py", "table_checks.py", "table_files.py", "tables.py")
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,16 @@ def digest(path: Path | str) -> str:
 
 
 def cache_key(config: TaskConfig) -> str:
-    """Names the checked partner files of one table under one calendar and vocabulary."""
+    """Names the checked partner files of one table under one calendar and vocabulary; what an
+    older release let pass or read otherwise is checked again."""
     settings = {**asdict(config), "newcomer_partner": None, "newcomer_customers": 0, "path": None}
-    text = json.dumps([digest(str(config.path)), settings], sort_keys=True)
+    text = json.dumps([digest(str(config.path)), settings, rules(_RULES)], sort_keys=True)
     return "table-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def rules(names: Sequence[str]) -> list[str]:
+    """Modules beside this one that read and judge tables, as they are now."""
+    return [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names]
 
 
 def partners(path: Path | str) -> tuple[str, ...]:

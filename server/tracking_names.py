@@ -7,11 +7,11 @@ address (it may hold a password), no data.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from conf.schema import Config
+from learning.partner_names import SUMMARIES, slug
 from learning.results import Comparison, Estimate, RunResult
 
 LONGEST_PARAM = 500
@@ -19,7 +19,6 @@ LONGEST_PARAM = 500
 
 NOT_FINITE = "not_finite."
 """Begins the tag of a metric that no chart could show."""
-_WITH_GAINS = ("all", "held out")
 _HIDDEN = ("tracking.", "federation.sites", "federation.folder")
 
 RUN_TAG = "veilsum.run"
@@ -42,11 +41,6 @@ class DatasetDescription:
     digest: str
     partners: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-
-
-def slug(text: str) -> str:
-    """``text`` as one MLflow name: a slash would open a folder, other marks are refused."""
-    return re.sub(r"[^\w.\- ]", "_", text.strip()).replace(" ", "_") or "_"
 
 
 def flat_params(config: Config) -> dict[str, str]:
@@ -158,7 +152,7 @@ def _row_metrics(base: str, row: Comparison) -> dict[str, float]:
         f"{base}_pooled{end}": row.pooled,
     }
     metrics = {name: estimate.value for name, estimate in estimates.items()}
-    if row.partner not in _WITH_GAINS:
+    if row.partner not in SUMMARIES:
         return metrics
     metrics |= {f"{base}{end}_low": row.federated.low, f"{base}{end}_high": row.federated.high}
     for other, gain in (("naive", row.gain_over_naive), ("local", row.gain_over_local)):

@@ -10,10 +10,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from conf.schema import TaskConfig
 from experiments.partition import split_further
 from learning.partner_file import COLUMNS, partner_of
 from learning.site_table import scan_partner
-from learning.tables import TableError, canonical, read_raw, read_table
+from learning.tables import TableError, cache_key, canonical, read_raw, read_table
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -74,3 +75,12 @@ def test_a_name_that_two_columns_have_is_refused(tmp_path: Path, names: str,
         read_raw(path)
     assert [finding.column for finding in caught.value.findings] == twice
     assert "several columns have this name" in str(caught.value)
+
+
+def test_what_older_rules_read_otherwise_is_read_again(
+    task: TaskConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cache_key(task)
+    assert cache_key(task) == key
+    monkeypatch.setattr("learning.tables._RULES", ("tables.py",))
+    assert cache_key(task) != key
