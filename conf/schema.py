@@ -8,6 +8,8 @@ command line (:class:`InvalidConfig`).
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from zoneinfo import available_timezones
 
@@ -111,6 +113,16 @@ class TaskConfig:
         _require(self.newcomer_customers >= 0, "task.newcomer_customers", "must not be negative")
         _require(self.newcomer_days >= 14, "task.newcomer_days",
                  f"two weeks (14) at least, got {self.newcomer_days}")
+        twice = sorted(name for name, count in Counter(self.categories).items() if count > 1)
+        _require(not twice, "task.categories", f"names a category twice: {', '.join(twice)}")
+
+    def check_partners(self, partners: Sequence[str]) -> None:
+        """Raises InvalidConfig where a setting names a partner that is not there: it would do
+        nothing, without a word."""
+        for key in ("holdout_partners", "calendars"):
+            unknown = [name for name in getattr(self, key) if name not in partners]
+            _require(not unknown, f"task.{key}", f"{', '.join(map(repr, unknown))} is none of the "
+                     f"partners, which are {', '.join(partners)}")
 
 
 @dataclass(frozen=True)
@@ -335,6 +347,8 @@ class Config:
             _require((self.task.newcomer_partner is None) == (self.task.newcomer_customers == 0),
                      "task.newcomer_customers", "goes with task.newcomer_partner: name both the "
                      "partner and how many customers it brings, 1 or more, or neither")
+            if not self.federation.split_into:  # then a table's partners are divided and renamed
+                self.task.check_partners(partners)
             _require(self.strategy.name != "fedprox" or (
                 self.privacy.contribution == "training" and self.privacy.name != "local_dp"),
                 "privacy.contribution", "fedprox holds back the local training of each customer: "

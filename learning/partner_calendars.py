@@ -17,10 +17,13 @@ def interval(first: str, last: str) -> str:
 
 
 def of_table(config: TaskConfig, site: str | None = None) -> TaskConfig:
-    """``config`` with the first and last day of each partner of its table. Raises TableError."""
+    """``config`` with the first and last day of each partner of its table. Raises TableError, and
+    InvalidConfig where a whole federation's table lacks a partner that has a calendar."""
     day = pl.col("time").dt.date().cast(pl.String)
     rows = canonical(read_table(str(config.path), site)).group_by("partner").agg(
         day.min().alias("first"), day.max().alias("last")).sort("partner")
+    if site is None:
+        replace(config, holdout_partners=[]).check_partners(rows["partner"].to_list())
     return replace(config, calendars={
         partner: config.calendars.get(partner, interval(first, last))
         for partner, first, last in rows.iter_rows()})

@@ -141,7 +141,5 @@ def with_vocabulary(config: TaskConfig) -> TaskConfig:
     if not config.categories:
         raise InvalidConfig("task.categories", "is empty; name the categories to learn, for "
                             "example 'task.categories=[MILK,BREAD]'")
-    if len(set(config.categories)) != len(config.categories):
-        raise InvalidConfig("task.categories", "names a category twice")
     check_calendar(config)
     return config
