@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from conf.schema import TaskConfig
+    from conf.schema import Config, TaskConfig
     from learning.tables import Checked, Finding
 
 FORMAT = """\
@@ -27,9 +27,9 @@ In the retail tasks one row is one purchase:
 
 Other columns are ignored. Rows are counted as in a text editor: the header of a CSV is line 1.
 
-For task=utility_load one row is one reading (or FILE is a folder with one table per partner):
+For task=utility_load one row is one reading (or FILE is a folder of such tables):
 
-  partner         who supplies it; without the column, the file's name
+  partner         who supplies it; in a folder without the column, the file's name
   customer        the home
   time            beginning of 15, 30 or 60 minutes: 2024-03-26 14:15, with or without +01:00
   load_kwh        or load_wh, or load_kw for a mean power
@@ -69,32 +69,37 @@ def main(argv: list[str]) -> int:
     code = compose_and_run(
         "veilsum validate-data", options.overrides,
         lambda config: judged.append(
-            _validate(config.task, options.file, options.overrides, options.site)))
+            _validate(config, options.file, options.overrides, options.site)))
     return code or max(judged)
 
 
-def _validate(task: TaskConfig, path: Path, overrides: list[str], site: str | None) -> int:
+def _validate(config: Config, path: Path, overrides: list[str], site: str | None) -> int:
     from dataclasses import replace
 
     from rich.console import Console
     from rich.markup import escape
 
+    from conf import typed
+
     console = Console(emoji=False)
-    checked = _check(replace(task, path=str(path)), site)
+    checked = _check(replace(config.task, path=str(path)), site)
     if checked.findings:
         console.print(_findings_table(checked.findings, path))
     if checked.errors:
         kinds = "1 kind" if checked.errors == 1 else f"{checked.errors} kinds"
         console.print(f"[bold red]{escape(str(path))} cannot be used: {kinds} of errors.")
         return 2
+    if site is None and not config.federation.split_into:
+        config.task.check_partners([name for name, _, _ in checked.partners])
     console.print(_partners_table(checked))
     console.print(checked.summary, highlight=False, markup=False)
     if site is not None:
         console.print(f"[green]Usable[/] at the site of {escape(site)}, as data-path of its node "
                       "configuration", highlight=False)
         return 0
-    typed = shlex.join([f"task.path={path}", *overrides])
-    console.print(f"[green]Usable:[/] veilsum simulate {escape(typed)}", highlight=False)
+    words = shlex.join([f"task.path={typed.value(str(path))}", *overrides])
+    console.print(f"[green]Usable:[/] veilsum simulate {escape(words)}", highlight=False,
+                  soft_wrap=True)
     return 0
 
 

@@ -54,7 +54,7 @@ def checked_readings(config: TaskConfig) -> pl.DataFrame:
         found += check_partners(readings, config)
     errors = [finding for finding in found if finding.severity == "error"]
     if errors or readings is None:
-        raise TableError(str(config.path), errors)
+        raise TableError(str(config.path), errors, task=config.name)
     return readings
 
 

@@ -49,7 +49,7 @@ def files_of(path: Path | str) -> list[Path]:
         findings.append(Finding("error", "", "the folder holds no .csv and no .parquet",
                                 "put one file per partner into it"))
     if findings:
-        raise TableError(place, findings)
+        raise TableError(place, findings, task="utility_load")
     return found
 
 

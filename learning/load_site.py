@@ -28,7 +28,7 @@ def scan_readings(path: Path, config: TaskConfig,
     errors = [finding for finding in check_rows(table, config) if finding.severity == "error"]
     errors += foreign(table.parsed["partner"].drop_nulls().unique().to_list(), site)
     if errors:
-        raise TableError(path, errors, site)
+        raise TableError(path, errors, site, config.name)
     return str(table.parsed["partner"][0]), hourly(table).lazy()
 
 

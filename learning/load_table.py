@@ -65,7 +65,7 @@ def cache_key(config: TaskConfig) -> str:
 def read_load(path: Path, config: TaskConfig, partner: str | None = None) -> LoadTable:
     """One file; ``partner`` stands in for a missing partner column, else the file's name. Raises
     TableError."""
-    raw = read_raw(path)
+    raw = read_raw(path, config.name)
     missing = [name for name in ("customer", "time") if name not in raw.columns]
     units = [name for name in LOADS if name in raw.columns]
     findings = [Finding("error", name, "the column is missing",
@@ -76,7 +76,7 @@ def read_load(path: Path, config: TaskConfig, partner: str | None = None) -> Loa
     if not len(raw):
         findings.append(Finding("error", "", "the table has no rows", "add readings"))
     if findings:
-        raise TableError(path, findings)
+        raise TableError(path, findings, partner, config.name)
     parsed = raw.select(
         pl.int_range(first_row(path), len(raw) + first_row(path), dtype=pl.Int64).alias("row"),
         *(text(name) if name in raw.columns else pl.lit(partner or path.stem).alias(name)

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from conf import typed
 from conf.schema import InvalidConfig, TaskConfig
 from learning import partner_calendars
 from learning.partner_names import alike, confused
@@ -76,7 +77,7 @@ def checked_events(config: TaskConfig) -> pl.DataFrame:
     found, table = check_file(config)
     errors = [finding for finding in found if finding.severity == "error"]
     if errors or table is None:
-        raise TableError(str(config.path), errors)
+        raise TableError(str(config.path), errors, task=config.name)
     return canonical(table)
 
 
@@ -173,12 +174,12 @@ def _categories(rows: pl.DataFrame, config: TaskConfig) -> Iterator[Finding]:
     counts = rows.group_by("category").len().sort("len", "category", descending=[True, False])
     unknown = counts.filter(~pl.col("category").is_in(list(known)))
     if len(unknown) == len(counts):
-        names = ",".join(_quoted(name) for name in counts["category"].head(3))
+        named = typed.listed("task.categories", counts["category"].head(3).to_list(), ",...")
         wanted = min(30, len(counts))
         yield Finding(
             "error", "category", "no category of the task occurs",
-            f"name yours: 'task.categories=[{names},...]', or declare the {wanted} most frequent "
-            f"ones public: task.top_categories={wanted}", key="task.categories")
+            f"name yours: {named}, or declare the {wanted} most frequent ones "
+            f"public: task.top_categories={wanted}", key="task.categories")
     elif len(unknown):
         share = unknown["len"].sum() / counts["len"].sum()
         names = ", ".join(unknown["category"].head(3))
@@ -296,7 +297,3 @@ def row_findings(parsed: pl.DataFrame, bad: pl.Series, severity: str, column: st
     if count:
         rows = parsed["row"].filter(bad).head(SHOWN)
         yield Finding(severity, column, text, cure, tuple(rows), count)
-
-
-def _quoted(name: str) -> str:
-    return name if name.replace("_", "").isalnum() else f'"{name}"'

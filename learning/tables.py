@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from conf import typed
 from conf.schema import InvalidConfig, TaskConfig
 from learning.partner_file import COLUMNS
 from learning.table_files import (
@@ -59,15 +60,15 @@ class Finding:
 
 class TableError(InvalidConfig):
     """A table that cannot be used. ``findings``: all errors, the worst first; ``site``: the partner
-    at whose site it lies, if it lies at one."""
+    at whose site it lies, if it lies at one; ``task``: by which it is read, if that is known."""
 
-    def __init__(self, path: Path | str, findings: Sequence[Finding],
-                 site: str | None = None) -> None:
+    def __init__(self, path: Path | str, findings: Sequence[Finding], site: str | None = None,
+                 task: str = "") -> None:
         shown = "".join(f"\n- {finding}" for finding in findings[:5])
         more = f"\n- and {len(findings) - 5} more kinds of errors" if len(findings) > 5 else ""
         super().__init__(findings[0].key, f"{path} cannot be used:{shown}{more}\n"
-                         f"`veilsum validate-data {path}{f' --site {site}' if site else ''}` "
-                         "shows everything")
+                         f"`{typed.validate_data(path, task, site)}`, with your other settings of "
+                         "the task, shows everything")
         self.findings = tuple(findings)
 
 
@@ -146,16 +147,25 @@ def prepare_task(config: TaskConfig, site: str | None = None) -> TaskConfig:
     if not config.top_categories and config.train_snapshots and config.validation_snapshot and (
             config.test_snapshot):
         return config
-    rows = canonical(read_table(config.path, site))
+    table = read_table(config.path, site)
+    rows = canonical(table)
     if not len(rows):
-        raise TableError(config.path, [Finding(
-            "error", "", "no row is complete and has a quantity above 0", "fix the rows")])
+        raise TableError(config.path, _why_none(table), site, config.name)
     if config.top_categories:
         frequent = (rows.group_by("category").len().sort("len", "category",
                     descending=[True, False]).head(config.top_categories))
         config = replace(config, categories=sorted(frequent["category"]), top_categories=0)
     days = rows["time"].dt.date()
     return with_calendar(config, days.max(), days.min())  # type: ignore[arg-type]
+
+
+def _why_none(table: Table) -> list[Finding]:
+    """Errors of a table of which no row counts: what its rows show, if they do."""
+    from learning.table_checks import check_rows
+
+    errors = [finding for finding in check_rows(table) if finding.severity == "error"]
+    return errors or [Finding("error", "", "no row is complete and has a quantity above 0",
+                              "fix the rows")]
 
 
 def with_calendar(config: TaskConfig, last_day: date, first_day: date | None = None) -> TaskConfig:
@@ -216,12 +226,12 @@ def partners(path: Path | str) -> tuple[str, ...]:
     return tuple(sorted(read_table(path).parsed["partner"].drop_nulls().unique()))
 
 
-def read_raw(path: Path) -> pl.DataFrame:
+def read_raw(path: Path, task: str = "") -> pl.DataFrame:
     """The cells of a CSV or Parquet file, columns by their names in small letters. Raises
-    TableError."""
+    TableError, which says that it is of ``task``."""
     wrong = no_table(path)
     if wrong:
-        raise TableError(path, [Finding("error", "", *wrong)])
+        raise TableError(path, [Finding("error", "", *wrong)], task=task)
     try:
         if is_parquet(path):
             frame = pl.read_parquet(path, glob=False)
@@ -229,12 +239,14 @@ def read_raw(path: Path) -> pl.DataFrame:
             frame = pl.read_csv(path, infer_schema=False, separator=separator(path), glob=False)
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise TableError(path, [Finding("error", "", f"it cannot be read ({reason})",
-                                        "give a CSV in UTF-8 with a header, or Parquet")]) from None
+        raise TableError(path, [Finding(
+            "error", "", f"it cannot be read ({reason})",
+            "give a CSV in UTF-8 with a header, or Parquet")], task=task) from None
     twice = named_twice(frame.columns) or ([] if is_parquet(path) else named_twice(header(path)))
     if twice:
         raise TableError(path, [Finding("error", name, "several columns have this name",
-                                        "keep one, or rename the others") for name in twice])
+                                        "keep one, or rename the others") for name in twice],
+                         task=task)
     return frame.rename({name: plain_name(name) for name in frame.columns})
 
 
