@@ -89,5 +89,5 @@ def test_a_category_named_twice_is_refused_by_both(
 @pytest.mark.parametrize("categories", [0, 3])
 def test_rows_say_why_none_of_them_counts(task: TaskConfig, table: Path, categories: int) -> None:
     pl.read_csv(table).with_columns(time=pl.lit("03/26/2024")).write_csv(table)
-    with pytest.raises(TableError, match="column time, row 2, 3, .*cannot read '03/26/2024'"):
+    with pytest.raises(TableError, match=r"column time, row 2, 3, .*cannot read '03/26/2024'"):
         prepare_task(replace(task, top_categories=categories))
