@@ -82,8 +82,8 @@ def _overlaps(parts: Mapping[str, Part]) -> Iterator[Finding]:
 
 def _shared(parts: Mapping[str, Part]) -> Iterator[Finding]:
     """Names of homes that a file shares with another partner while its own partner is only its
-    file's name. A month a file, one home would be several customers, and what protects a customer
-    would protect a part of it."""
+    file's name, with nothing that tells two homes apart. A month a file, one home would be several
+    customers, and what protects a customer would protect a part of it."""
     if all(part.named for part in parts.values()):
         return
     owners = pl.concat([
@@ -91,6 +91,12 @@ def _shared(parts: Mapping[str, Part]) -> Iterator[Finding]:
             file=pl.lit(name), named=pl.lit(part.named)) for name, part in parts.items()])
     doubtful = owners.filter((pl.col("partner").n_unique() > 1).over("customer")
                              & (~pl.col("named")).any().over("customer"))
+    # Utilities number their meters alike. Two homes are told by an hour that both used otherwise.
+    rows = pl.concat([part.readings for part in parts.values()]).join(
+        doubtful.select("customer").unique(), on="customer")
+    hours = rows.group_by("customer", "time").agg(pl.col("load_kwh").n_unique() > 1)
+    different = hours.group_by("customer").agg(pl.col("load_kwh").any()).filter("load_kwh")
+    doubtful = doubtful.join(different, on="customer", how="anti")
     if len(doubtful):
         yield Finding(
             "error", "partner", f"{doubtful['customer'].n_unique():,} names of homes stand in "

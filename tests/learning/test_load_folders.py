@@ -46,15 +46,22 @@ def test_a_month_a_file_makes_no_partner_of_each_month(folder: Path) -> None:
         frame.sort(key)[key])
 
 
-def test_a_file_without_the_column_shares_no_home_with_a_named_partner(folder: Path) -> None:
+def test_homes_named_alike_are_told_apart_by_an_hour(folder: Path) -> None:
+    """Utilities number their meters alike; a copy, or another month, is no other home."""
     frame = readings(("north",), homes=3)
     frame.write_csv(folder / "north.csv")
-    other = frame.with_columns(pl.col("load_kwh") * 2)
-    other.drop("partner").write_csv(folder / "south.csv")
+    bare = frame.drop("partner")
+    bare.write_csv(folder / "south.csv")
     assert [error.column for error in errors(folder)] == ["partner"]
-    other.drop("partner").with_columns(customer="s" + pl.col("customer")).write_csv(
-        folder / "south.csv")
-    assert errors(folder) == []
+    one = frame["customer"][0]
+    others = pl.col("load_kwh") * pl.when(pl.col("customer") == one).then(1).otherwise(2)
+    bare.with_columns(others).write_csv(folder / "south.csv")
+    (error,) = errors(folder)
+    assert error.text.startswith("1 names of homes")
+    bare.with_columns(pl.col("load_kwh") * 2).write_csv(folder / "south.csv")
+    found = check(replace(CONFIG, path=str(folder))).findings
+    assert not [finding for finding in found if finding.severity == "error"]
+    assert any("several partners" in finding.text for finding in found)
 
 
 def test_partners_that_are_named_may_name_homes_alike_with_a_warning(folder: Path) -> None:
