@@ -80,6 +80,7 @@ def figure(compared: Compared) -> Figure:
     for name, color in _LABELS.items():
         _mean_day(panels[len(STATISTICS)], everyone[name], color, name)
     _style(panels[len(STATISTICS)], "mean day over its mean: median home and 10% to 90%")
+    panels[len(STATISTICS)].set_xlabel("hour of the day", color=INK)
     panels[0].set_ylabel("share of homes below", color=INK)
     panels[0].legend(frameon=False)
     counts = ", ".join(f"{len(homes)} {name}" for name, homes in everyone.items())
