@@ -72,12 +72,12 @@ def check_optional(overrides: Iterable[str]) -> None:
     not every task has one, so Hydra would take any name for none."""
     for text in overrides:
         group, _, name = text.lstrip("+").partition("=")
-        if group.split("/")[0] == "tuned" and name not in ("", *options(group)):
-            raise InvalidConfig(group, f"has no {name!r}; there are {', '.join(options(group))}. "
+        if group.split("/")[0] == "tuned" and name not in ("", *_options(group)):
+            raise InvalidConfig(group, f"has no {name!r}; there are {', '.join(_options(group))}. "
                                 f"Left out, it follows the task; ~{group}: nothing tuned")
 
 
-def options(group: str) -> list[str]:
+def _options(group: str) -> list[str]:
     """Of a group of the configuration, sorted."""
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 

@@ -49,9 +49,10 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
 def _values(case: Case, rule: Rule) -> list[float]:
     from learning.evaluation import exact
 
-    return [exact(case.task.metric, [
-        (part, rule(part, case.task.shape)) for data in case.datas.values()
-        for part in [getattr(data, name)]]) for name in ("validation", "test")]
+    parts = ([getattr(data, name) for data in case.datas.values()]
+             for name in ("validation", "test"))
+    return [exact(case.task.metric, [(customers, rule(customers, case.task.shape))
+                                     for customers in part]) for part in parts]
 
 
 def _own(customers: Customers, _: InputShape) -> NDArray[np.floating]:

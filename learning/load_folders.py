@@ -91,6 +91,8 @@ def _shared(parts: Mapping[str, Part]) -> Iterator[Finding]:
             file=pl.lit(name), named=pl.lit(part.named)) for name, part in parts.items()])
     doubtful = owners.filter((pl.col("partner").n_unique() > 1).over("customer")
                              & (~pl.col("named")).any().over("customer"))
+    if doubtful.is_empty():
+        return
     # Utilities number their meters alike. Two homes are told by an hour that both used otherwise.
     rows = pl.concat([part.readings for part in parts.values()]).join(
         doubtful.select("customer").unique(), on="customer")
