@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 from flwr.app import Message, RecordDict
 
+from client.session import Session
 from conf.compose import from_json
 from conf.schema import Config
 from encryption.types import Parameters, RoundId
@@ -131,3 +133,17 @@ def clients(tmp_path: Path) -> Callable[..., object]:
             yield Clients(grid, config, parameters, nodes)
 
     return start
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """How often each partner computed a reply, by kind."""
+    counted: Counter[tuple[str, str]] = Counter()
+    values = Session._values
+
+    def count(self: Session, kind: str, *rest: object) -> object:
+        counted[self.site.partner, kind] += 1
+        return values(self, kind, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "_values", count)
+    return counted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from mlflow import MlflowClient
 
 import experiments.simulate
 import server.app
-from client.session import Session
 from conf.schema import Config, InvalidConfig
 from learning.results import RunResult
 from server.checkpoint import Checkpoints
@@ -47,20 +45,6 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], tuple[RunResult, 
         return result, models[-1]
 
     return simulated
-
-
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
-    """How often each partner computed a reply, by kind."""
-    counted: Counter[tuple[str, str]] = Counter()
-    values = Session._values
-
-    def count(self: Session, kind: str, *rest: object) -> object:
-        counted[self.site.partner, kind] += 1
-        return values(self, kind, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Session, "_values", count)
-    return counted
 
 
 def _dies(monkeypatch: pytest.MonkeyPatch, owner: type, name: str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from flwr.serverapp import Grid
 
 import experiments.local_grid
 import experiments.simulate
-from client.session import Session
 from conf.schema import Config
 from experiments.local_grid import LocalGrid, run_server_app
 from learning.results import RunResult
@@ -79,20 +77,6 @@ def on_grid(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunResult]:
     return run
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
-    """How often each partner drew noise for a reply, by kind."""
-    counted: Counter[tuple[str, str]] = Counter()
-    values = Session._values
-
-    def count(self: Session, kind: str, *rest: object) -> object:
-        counted[self.site.partner, kind] += 1
-        return values(self, kind, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Session, "_values", count)
-    return counted
-
-
 ONCE = {(partner, kind): count for partner in ("east", "north", "west")
         for kind, count in (("train", 2), ("test", 1))}
 
@@ -104,7 +88,7 @@ ONCE = {(partner, kind): count for partner in ("east", "north", "west")
     ids=["before it trains", "after it trained", "after its test", "after it opened",
          "before it opens and seals", "after it opened and sealed"])
 def test_a_restarted_site_answers_the_same_round(  # type: ignore[no-untyped-def]
-        configure, on_grid, computed, tmp_path: Path, partner: str, kind: str, number: int,
+        configure, on_grid, answers, tmp_path: Path, partner: str, kind: str, number: int,
         opening: str, after: bool) -> None:
     """With all partners as quorum; nobody draws noise twice, spends twice or is added twice."""
     grids: list[RestartedGrid] = []
@@ -118,51 +102,41 @@ def test_a_restarted_site_answers_the_same_round(  # type: ignore[no-untyped-def
     result = on_grid(config, wrap)
     assert grids[0].node != grids[0].home
     assert _answered(result) == [3, 3] and not _refused(result)
-    assert computed == ONCE
+    assert answers == ONCE
     ledgers = [path.read_text().splitlines() for path in (tmp_path / "f").rglob("ledger.jsonl")]
     assert len(ledgers) == 3
     for lines in ledgers:
         assert sorted(json.loads(line)["round"] for line in lines) == [0, 1, 2]
 
 
+class VisitedGrid(FaultyGrid):
+    """The site of "west" is connected while ``there``(answers that partners gave so far)."""
+
+    def __init__(self, inner: LocalGrid, there: Callable[[int], bool]) -> None:
+        super().__init__(inner, self._seen)
+        self._west = next(node for node, name in inner.names.items() if name == "west")
+        self._there, self._answered = there, 0
+
+    def _seen(self, message: Message) -> list[Message]:
+        self._answered += message.has_content()
+        return [message]
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node for node in super().get_node_ids()
+                if self._there(self._answered) or node != self._west]
+
+
 def test_a_partner_that_connects_late_takes_part(configure, on_grid) -> None:  # type: ignore[no-untyped-def]
     """It missed the start, whose quorum was met without it."""
-
-    class Late(FaultyGrid):
-        def __init__(self, inner: LocalGrid) -> None:
-            super().__init__(inner, self.seen)
-            self.late = next(node for node, name in inner.names.items() if name == "west")
-            self.trained = 0
-
-        def seen(self, message: Message) -> list[Message]:
-            self.trained += message.has_content()
-            return [message]
-
-        def get_node_ids(self) -> Iterable[int]:
-            return [node for node in super().get_node_ids()
-                    if self.trained >= 2 or node != self.late]
-
-    result = on_grid(configure(strategy={"quorum": 2, "rounds": 4, "timeout_s": 10.0}), Late)
+    config = configure(strategy={"quorum": 2, "rounds": 4, "timeout_s": 10.0})
+    result = on_grid(config, lambda grid: VisitedGrid(grid, lambda answered: answered >= 2))
     answered = _answered(result)
     assert answered[0] == 2 and answered[-1] == 3 and answered == sorted(answered)
 
 
 def test_a_round_goes_on_without_a_partner_that_left(configure, on_grid) -> None:  # type: ignore[no-untyped-def]
-    class Left(FaultyGrid):
-        def __init__(self, inner: LocalGrid) -> None:
-            super().__init__(inner, self.seen)
-            self.left = next(node for node, name in inner.names.items() if name == "west")
-            self.trained = 0
-
-        def seen(self, message: Message) -> list[Message]:
-            self.trained += message.has_content()
-            return [message]
-
-        def get_node_ids(self) -> Iterable[int]:
-            return [node for node in super().get_node_ids()
-                    if self.trained < 3 or node != self.left]
-
-    result = on_grid(configure(strategy={"quorum": 2, "rounds": 2, "timeout_s": 300.0}), Left)
+    config = configure(strategy={"quorum": 2, "rounds": 2, "timeout_s": 300.0})
+    result = on_grid(config, lambda grid: VisitedGrid(grid, lambda answered: answered < 3))
     assert _answered(result) == [3, 2]
     assert _refused(result) == {"refused.west.round_2": "its node is not connected"}
 
