@@ -1,12 +1,13 @@
 """What a partner computes in a round, without Flower, a network or a key: pure sums.
 
-Guarantee: one customer changes each region's sum by at most the region's clip norm; the noise
-is added afterwards, on the integer grid, by the privacy plan.
+Guarantee: one customer changes each region's sum by at most the region's clip norm, and no other
+customer's part in it, to the bit, whatever model it is taken at (learning.exact,
+privacy.clipping); the noise is added afterwards, on the integer grid, by the privacy plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -83,12 +84,16 @@ def _local_dp_update(
     model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
     """A DP-SGD delta, weighted by the partner's public share of customers (mean weight 1)."""
-    from privacy.local_dp import dp_sgd  # Opacus: seconds to load, needed in this mode alone
+    # Opacus: seconds to load, needed in this mode alone.
+    from privacy.local_dp import Sample, dp_sgd
+
+    loss = make_task(config).loss
+
+    def gradients(at: torch.nn.Module, sample: Sample) -> Iterator[NDArray[np.floating]]:
+        yield from customer_gradients(at, train.take(np.flatnonzero(sample(len(train)))), loss)
 
     delta = dp_sgd(
-        model, make_task(config).loss, train.features, train.goals, train.mask,
-        steps=config.privacy.local_steps,
-        sample_rate=config.privacy.sample_rate,
+        model, gradients, steps=config.privacy.local_steps, sample_rate=config.privacy.sample_rate,
         noise_multiplier=agreement.training.local_noise_multiplier,
         clip_norm=config.privacy.clip_norm,
         learning_rate=config.privacy.local_learning_rate,
@@ -104,4 +109,4 @@ def _statistics(metric: Metric, score: NDArray[np.floating], customers: Customer
 def _loss_sum(model: torch.nn.Module, customers: Customers, loss: Loss) -> Vector:
     losses = np.nan_to_num(customer_losses(model, customers, loss), nan=0.0, posinf=loss.clip,
                            neginf=0)
-    return np.array([np.clip(losses, 0.0, loss.clip).sum(dtype=np.float64)])
+    return clip_and_sum(np.clip(losses, 0.0, loss.clip)[:, None], loss.clip)
