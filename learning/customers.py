@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+_GRID, _MOST_FEATURE = 2.0**20, 16.0
+"""A float32 below 16 has no bit finer than 2^-20, and so 24 bits hold every multiple."""
+_KEPT_IN_FLOAT64 = 2**22
+"""Of a part's features: 32 MB."""
 _Features = TypeVar("_Features", NDArray[np.float32], torch.Tensor)
 
 
@@ -90,6 +94,18 @@ class Customers:
             return self.targets
         goals = (self.targets - self.naive) / np.where(self.mask, self.scale, 1)[..., None]
         return np.where(self.mask[..., None], goals, 0).astype(np.float32)
+
+    @cached_property
+    def grid(self) -> NDArray[np.floating]:
+        """(n, e, f): the features as multiples of 2^-20 within +-16, which makes sums of their
+        products exact (:mod:`learning.exact`). float64, as training wants it, while that is
+        little; else float32, and ``features`` itself where they are such multiples already."""
+        limit = _GRID * _MOST_FEATURE
+        values = np.clip(np.rint(self.features * np.float32(_GRID)), -limit, limit)
+        values /= np.float32(_GRID)
+        if values.size <= _KEPT_IN_FLOAT64:
+            return values.astype(np.float64)
+        return self.features if np.array_equal(values, self.features) else values
 
     def scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """A model's outputs (n, e, o) as scores to be compared with ``targets``."""

@@ -12,7 +12,8 @@ Here they cannot, because every operation is of one of two kinds:
   product each factor is rounded to integers of its own scale (a power of two taken from the
   largest of the customer's own numbers, or of the model's), with so few bits that the sum fits.
   The idea is that of Ozaki et al., "Error-free transformations of matrix multiplication", 2012,
-  with one slice: 20 bits and more are left, about what float32 keeps.
+  with one slice: 24 bits are left of what a layer is given, as in float32, and of the other factor
+  29 less the logarithm of the number of terms.
 
 Guarantee: under :class:`Exact` each row of a result, and each row of a gradient, is a function of
 the model and of that row's customer. A padded place must repeat one of the customer's own examples
@@ -35,7 +36,9 @@ from torch.overrides import TorchFunctionMode
 
 Tensor = torch.Tensor
 _MANTISSA_BITS = 53
-_LEAST_BITS = 14
+INPUT_BITS = 24
+"""Of the first factor of a product: what a layer is given."""
+_LEAST_BITS = 12
 """Fewer would be worse than float32 by more than a training notices."""
 
 
@@ -51,23 +54,21 @@ def power_of_two(exponent: Tensor) -> Tensor:
 def rounded(values: Tensor, dims: tuple[int, ...], bits: Tensor | int) -> tuple[Tensor, Tensor]:
     """Integers of at most 2^bits, and the powers of two to multiply them by; one scale for all
     numbers along ``dims``. Not a number where those hold infinity or none."""
-    peak = values.abs().amax(dims, keepdim=True)
+    peak = torch.maximum(values.amax(dims, keepdim=True), -values.amin(dims, keepdim=True))
     _, exponent = torch.frexp(torch.where(torch.isfinite(peak), peak, 0.0))
     # The smallest normal number, squared, must still be far from an overflow of its inverse.
     shift = bits - exponent.to(torch.int64).clamp(min=-900)
-    return torch.round(values * power_of_two(shift)), power_of_two(-shift)
+    return (values * power_of_two(shift)).round_(), power_of_two(-shift)
 
 
 def bits_for(terms: Tensor | int) -> Tensor | int:
-    """Bits of each factor such that a sum of ``terms`` products fits: 2 bits + log2 terms <= 53.
-    Raises ValueError for too many terms."""
+    """Bits of the second factor, so that a sum of ``terms`` products with first factors of
+    INPUT_BITS stays below 2^53. Raises ValueError for too many terms."""
     if isinstance(terms, Tensor):
-        _, exponent = torch.frexp(terms.double().clamp(min=1))  # 2^exponent >= terms
-        bits: Tensor | int = (_MANTISSA_BITS - exponent.to(torch.int64)) // 2
-        least = int(bits.min()) if len(terms) else _MANTISSA_BITS
+        bits: Tensor | int = _MANTISSA_BITS - INPUT_BITS - _log2(terms)
+        least = int(bits.min()) if len(terms) else _LEAST_BITS
     else:
-        bits = (_MANTISSA_BITS - math.ceil(math.log2(max(terms, 1)))) // 2
-        least = bits
+        bits = least = _MANTISSA_BITS - INPUT_BITS - math.ceil(math.log2(max(terms, 1)))
     if least < _LEAST_BITS:
         raise ValueError("a customer has too many examples, or a layer too many inputs, for an "
                          "exact sum")
@@ -77,13 +78,14 @@ def bits_for(terms: Tensor | int) -> Tensor | int:
 def total(values: Tensor, dims: tuple[int, ...], terms: Tensor | int) -> Tensor:
     """Sum over ``dims``, which are dropped; at most ``terms`` of the numbers are not 0. A Tensor of
     terms has the shape of the result with ``dims`` kept as 1."""
-    if isinstance(terms, Tensor):
-        _, exponent = torch.frexp(terms.double().clamp(min=1))
-        bits: Tensor | int = (_MANTISSA_BITS - 1 - exponent.to(torch.int64)).clamp(max=40)
-    else:
-        bits = min(_MANTISSA_BITS - 1 - math.ceil(math.log2(max(terms, 1))), 40)
-    integers, scale = rounded(values, dims, bits)
+    log2 = _log2(terms) if isinstance(terms, Tensor) else math.ceil(math.log2(max(terms, 1)))
+    integers, scale = rounded(values, dims, _MANTISSA_BITS - log2)
     return (integers.sum(dims, keepdim=True) * scale).squeeze(dims)
+
+
+def _log2(terms: Tensor) -> Tensor:
+    """Whole numbers, rounded up; 2^n counts as n + 1."""
+    return torch.frexp(terms.double().clamp(min=1))[1].to(torch.int64)
 
 
 def row_sums(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -98,12 +100,13 @@ def row_sums(values: NDArray[np.floating]) -> NDArray[np.float64]:
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
 """Cody and Waite's split: multiples of the first by integers below 2^20 are exact."""
-_EXP = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
-_ATANH = tuple(1 / (2 * k + 1) for k in range(15, -1, -1))
+_EXP = tuple(1 / math.factorial(k) for k in range(10, -1, -1))
+_ATANH = tuple(1 / (2 * k + 1) for k in range(10, -1, -1))
+"""Taylor series: wrong by less than 2^-40."""
 
 
 def exp_of_negative(values: Tensor) -> Tensor:
-    """exp of numbers <= 0, within 1e-15 of it relatively, above -700; below about 0."""
+    """exp of numbers <= 0, within 2^-40 of it relatively; below -700 about 0."""
     bounded = values.clamp(min=-700.0)  # NaN stays NaN
     turns = torch.round(bounded * _LOG2_E)
     rest = bounded - turns * _LN2_HIGH - turns * _LN2_LOW
@@ -145,40 +148,42 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None,
                 counts: Tensor) -> Tensor:
-        ctx.save_for_backward(inputs, weight, counts)
-        result = _product(inputs, weight.transpose(1, 2))
+        # One scale a customer: the same integers serve the gradient by the weights.
+        integers, scale = rounded(inputs, tuple(range(1, inputs.ndim)), INPUT_BITS)
+        ctx.save_for_backward(integers, scale, weight, counts)
+        result = _product(integers, weight.transpose(1, 2)) * scale
         return result if bias is None else result + bias.view(
             len(bias), *[1] * (inputs.ndim - 2), -1)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = slopes
-        inputs, weight, counts = ctx.saved_tensors
-        by_input = _product(slope, weight) if ctx.needs_input_grad[0] else None
+        inputs, scale, weight, counts = ctx.saved_tensors
+        by_input = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            integers, slope_scale = rounded(slope, (-1,), INPUT_BITS)
+            by_input = _product(integers, weight) * slope_scale
         terms = (counts * math.prod(inputs.shape[2:-1])).view(-1, 1, 1)
         left = slope.reshape(len(slope), -1, slope.shape[-1])
-        right = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-        by_weight = by_bias = None
         if ctx.needs_input_grad[1]:
-            bits = bits_for(terms)
-            (a, a_scale), (b, b_scale) = rounded(left, (1,), bits), rounded(right, (1,), bits)
-            by_weight = torch.bmm(a.transpose(1, 2), b) * a_scale.transpose(1, 2) * b_scale
+            integers, slope_scale = rounded(left, (1,), bits_for(terms))
+            right = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+            by_weight = torch.bmm(integers.transpose(1, 2), right) * (
+                slope_scale.transpose(1, 2) * scale.view(-1, 1, 1))
         if ctx.needs_input_grad[2]:
             by_bias = total(left, (1,), terms)
         return by_input, by_weight, by_bias, None
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """(b, ..., k) @ (b, k, n) -> (b, ..., n), each sum exact over its k rounded terms."""
-    bits = bits_for(left.shape[-1])
-    a, a_scale = rounded(left, (-1,), bits)
+def _product(integers: Tensor, right: Tensor) -> Tensor:
+    """(b, ..., k) integers of INPUT_BITS @ (b, k, n) -> (b, ..., n), each sum exact over its k
+    terms."""
     shared = right.stride(0) == 0 or len(right) == 1
-    b, b_scale = rounded(right[:1] if shared else right, (1,), bits)
-    scale = a_scale * b_scale.view(len(b_scale), *[1] * (left.ndim - 2), -1)
-    if shared:
-        return (a.reshape(-1, left.shape[-1]) @ b[0]).view(*left.shape[:-1], -1) * scale
-    flat = torch.bmm(a.reshape(len(a), -1, left.shape[-1]), b)
-    return flat.view(*left.shape[:-1], -1) * scale
+    other, scale = rounded(right[:1] if shared else right, (1,), bits_for(integers.shape[-1]))
+    flat = (integers.reshape(-1, integers.shape[-1]) @ other[0] if shared else
+            torch.bmm(integers.reshape(len(integers), -1, integers.shape[-1]), other))
+    return flat.view(*integers.shape[:-1], -1) * scale.view(
+        len(scale), *[1] * (integers.ndim - 2), -1)
 
 
 class _Tanh(torch.autograd.Function):

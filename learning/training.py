@@ -28,23 +28,31 @@ from learning.models import PerOutput
 
 _GRADIENT_VALUES = 2**22
 """Numbers of all the gradients worked on at once: at most 32 MB, which caches still help."""
-_FEATURE_VALUES = 2**19
+_FEATURE_VALUES = 2**20
 """Features worked on at once, padding among them. Both bound memory and change no result."""
-_GRID_BITS, _MOST_FEATURE = 20, 16.0
-"""Features count in multiples of 2^-20, up to 16: less than what float32 keeps of them."""
-_FEATURE_BITS = 24
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """c customers, trimmed to the most examples that one of them has. features: (c, e, f) float64,
-    where a padded place repeats the customer's first example; goals: (c, e, o); mask: (c, e);
-    counts: (c,) examples of each."""
+    """c customers, trimmed to the most examples that one of them has. features: (c, e, f) float64
+    on their grid (learning.customers); goals: (c, e, o); mask: (c, e); counts: (c,) examples of
+    each."""
 
     features: torch.Tensor
     goals: torch.Tensor
     mask: torch.Tensor
     counts: torch.Tensor
+
+    @property
+    def filled(self) -> torch.Tensor:
+        """(c, e, f) where a padded place repeats the customer's first example: what a model makes
+        of zeros might be no number where what it makes of the customer's own examples is one."""
+        if bool(self.mask.all()):
+            return self.features
+        rows = torch.arange(len(self.mask))
+        first = self.features[rows, self.mask.to(torch.uint8).argmax(1)]
+        return torch.where(self.mask.unsqueeze(-1), self.features, torch.where(
+            self.counts.unsqueeze(1) > 0, first, 0.0).unsqueeze(1))
 
     def means(self, values: torch.Tensor) -> torch.Tensor:
         """(c, e) -> (c,) over each customer's own examples; NaN without any."""
@@ -151,49 +159,42 @@ def _fitting(model: nn.Module) -> int:
 def _outputs(model: nn.Module, batch: _Batch) -> torch.Tensor:
     """(c, e, o)."""
     if isinstance(model, PerOutput) and len(model.layers) == 1:
-        return _linear_outputs(model, _grid(batch.features))
+        return _linear_outputs(model, batch.features)
     state = states_of(model, len(batch.counts))
+    features = batch.filled
     with torch.no_grad(), Exact(batch.counts):
-        return functional_call(model, state, (batch.features,))
+        return functional_call(model, state, (features,))
 
 
 def _gradient(model: nn.Module, state: dict[str, torch.Tensor], batch: _Batch,
               loss: Loss) -> dict[str, torch.Tensor]:
     """Parameter name -> (c, ...): of each customer's mean loss, at its own parameters."""
+    features = batch.filled
     with Exact(batch.counts):
-        outputs = functional_call(model, state, (batch.features,))
+        outputs = functional_call(model, state, (features,))
     parts = torch.autograd.grad(outputs, list(state.values()), batch.slopes(outputs, loss))
     return {name: _per_example(part, batch) for name, part in zip(state, parts, strict=True)}
 
 
 def _linear_gradient(model: PerOutput, batch: _Batch, loss: Loss) -> dict[str, torch.Tensor]:
     """Closed form: mean over examples of the sum over outputs of slope * (features, 1). Features
-    are integers already, so that the slopes alone need rounding."""
-    grid = _grid(batch.features)
-    slopes = batch.slopes(_linear_outputs(model, grid), loss).flatten(1)
+    on their grid need no rounding, and zeros in padded places, without the model, harm nobody."""
+    slopes = batch.slopes(_linear_outputs(model, batch.features), loss).flatten(1)
     terms = (batch.counts * model.shape.outputs).view(-1, 1)
-    bits = 2 * bits_for(terms) - _FEATURE_BITS
-    integers, scale = rounded(slopes, (1,), bits)
-    inputs = model.shape.groups(grid).flatten(1, 2)
-    weight = torch.bmm(integers.unsqueeze(1), inputs).squeeze(1) * (scale * 2.0**-_GRID_BITS)
+    integers, scale = rounded(slopes, (1,), bits_for(terms))
+    inputs = model.shape.groups(batch.features).flatten(1, 2)
+    weight = torch.bmm(integers.unsqueeze(1), inputs).squeeze(1) * scale
     bias = total(slopes, (1,), terms)
     return {"weight": _per_example(weight, batch),
             "bias": _per_example(bias.unsqueeze(1), batch)}
 
 
-def _linear_outputs(model: PerOutput, grid: torch.Tensor) -> torch.Tensor:
-    """(c, e, f) features on the grid -> (c, e, o)."""
-    with torch.no_grad():
-        weight, bias = (parameter.detach().double() for parameter in model.parameters())
-        inputs = model.shape.groups(grid)
-        bits = 2 * bits_for(inputs.shape[-1]) - _FEATURE_BITS
-        integers, scale = rounded(weight[0], (0,), bits)
-        return (inputs @ integers) * (scale * 2.0**-_GRID_BITS) + bias
-
-
-def _grid(features: torch.Tensor) -> torch.Tensor:
-    """Multiples of 2^-20 as integers of at most 24 bits; NaN stays NaN."""
-    return (features * 2.0**_GRID_BITS).round_().clamp_(-2.0**_FEATURE_BITS, 2.0**_FEATURE_BITS)
+def _linear_outputs(model: PerOutput, features: torch.Tensor) -> torch.Tensor:
+    """(c, e, f) features on their grid -> (c, e, o)."""
+    weight, bias = (parameter.detach().double() for parameter in model.parameters())
+    inputs = model.shape.groups(features)
+    integers, scale = rounded(weight[0], (0,), bits_for(inputs.shape[-1]))
+    return (inputs @ integers) * scale + bias
 
 
 def _per_example(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
@@ -225,23 +226,11 @@ def _batches(customers: Customers, chunk: int) -> Iterator[_Batch]:
         while count > 1 and count * used[start:start + count].max() > most:
             count //= 2
         rows, width = slice(start, start + count), slice(0, used[start:start + count].max())
-        yield _batch(customers.features[rows, width], customers.goals[rows, width],
-                     customers.mask[rows, width])
+        mask = customers.mask[rows, width]
+        yield _Batch(_tensor(customers.grid[rows, width]).double(),
+                     _tensor(customers.goals[rows, width]).double(), _tensor(mask),
+                     torch.from_numpy(mask.sum(1).astype(np.float64)))
         start += count
-
-
-def _batch(features: NDArray[np.float32], goals: NDArray[np.float32],
-           mask: NDArray[np.bool_]) -> _Batch:
-    """A padded place repeats the customer's first example: what a model makes of zeros might be no
-    number where what it makes of the customer's own examples is one."""
-    whole = bool(mask.all())
-    own, counts = _tensor(features).double(), torch.from_numpy(mask.sum(1).astype(np.float64))
-    if not whole:
-        first = own[torch.arange(len(own)), torch.from_numpy(mask.argmax(1))]
-        place = _tensor(mask).unsqueeze(-1)
-        own = torch.where(place, own, torch.where(
-            counts.view(-1, 1, 1) > 0, first.unsqueeze(1), 0.0))
-    return _Batch(own, _tensor(goals).double(), _tensor(mask), counts)
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
