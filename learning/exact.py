@@ -102,11 +102,11 @@ _LN2_HIGH, _LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
 """Cody and Waite's split: multiples of the first by integers below 2^20 are exact."""
 _EXP = tuple(1 / math.factorial(k) for k in range(10, -1, -1))
 _ATANH = tuple(1 / (2 * k + 1) for k in range(10, -1, -1))
-"""Taylor series: wrong by less than 2^-40."""
+"""Series of Taylor: wrong by less than 2^-39."""
 
 
 def exp_of_negative(values: Tensor) -> Tensor:
-    """exp of numbers <= 0, within 2^-40 of it relatively; below -700 about 0."""
+    """exp of numbers <= 0, within 2^-39 of it relatively; below -700 about 0."""
     bounded = values.clamp(min=-700.0)  # NaN stays NaN
     turns = torch.round(bounded * _LOG2_E)
     rest = bounded - turns * _LN2_HIGH - turns * _LN2_LOW
