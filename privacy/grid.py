@@ -31,7 +31,7 @@ class PlanImpossible(ValueError):
 
     def __init__(self, key: str, why: str, cure: str, enough_bits: int | None = None) -> None:
         super().__init__(f"{why}: {cure}")
-        self.key, self.why, self.enough_bits = key, why, enough_bits
+        self.key, self.why, self.cure, self.enough_bits = key, why, cure, enough_bits
 
 
 Made = TypeVar("Made")

@@ -52,7 +52,7 @@ class Sizes:
     def least(cls, config: Config) -> Sizes:
         """What the plans would need whatever the data: a model and a metric of one number, one
         customer each, and many partners, unless the configuration says how few answer."""
-        quorum = config.strategy.quorum or _MANY
+        quorum = config.strategy.quorum or max(_MANY, config.privacy.colluders + 1)
         return cls(1, quorum, 1, quorum, 1, 0, MetricSums(1, 1.0, 1.0))
 
 
@@ -68,7 +68,8 @@ def agreed(config: Config, sizes_of: SizesOf = Sizes.of) -> tuple[Parameters, Pr
     except ImpossibleParameters as error:
         raise InvalidConfig("encryption.bits", str(error)) from None
     except PlanImpossible as error:
-        raise InvalidConfig(error.key, f"{error.why}: {_cures(config, sizes_of)}") from None
+        cure = _cures(config, sizes_of) if error.key != "privacy.colluders" else error.cure
+        raise InvalidConfig(error.key, f"{error.why}: {cure}") from None
     partners = sizes_of(config).partners
     return choose_parameters(config.encryption.name, partners, training.bits), training, test
 
@@ -111,8 +112,9 @@ def _cures(config: Config, sizes_of: SizesOf) -> str:
              if (text := _first(candidates, sizes_of)) is not None]
     if not found:
         return ("no other privacy.epsilon, strategy.rounds or model.hidden alone would do; change "
-                "several of them, or take privacy=local_dp")
-    return f"what would do is {', or '.join(found)}"
+                "several of them")
+    data = "" if sizes_of == Sizes.of else "with the smallest model and data "
+    return f"{data}what would do is {', or '.join(found)}"
 
 
 def _first(candidates: Iterator[tuple[str, Config]], sizes_of: SizesOf) -> str | None:
