@@ -41,7 +41,9 @@ def simulate(config: Config) -> object:
     from client.session import read_heads
     from experiments.ray_grid import check_ray
     from server.app import Operator, make_app, read_result
+    from strategies.widths import check_before_data
 
+    check_before_data(config)
     if config.federation.name == "ray":
         check_ray()
     with _folder(config) as work:
@@ -138,6 +140,7 @@ def prepared(config: Config, folder: Path) -> Config:
     if config.federation.split_into:
         sites = split_further(sites, config.federation.split_into, folder / "events")
     partners = sorted(sites)
+    _check_least(config, partners)
     federation = replace(
         config.federation,
         partners=partners,
@@ -148,6 +151,15 @@ def prepared(config: Config, folder: Path) -> Config:
     config = replace(config, federation=federation).validate()
     _check_newcomer(config)
     return config
+
+
+def _check_least(config: Config, partners: list[str]) -> None:
+    """Raises InvalidConfig where these partners could not train if they had one customer each:
+    arrays are built for nothing then."""
+    from strategies.widths import agreed
+
+    federation = replace(config.federation, partners=partners, customers=dict.fromkeys(partners, 1))
+    agreed(replace(config, federation=federation).validate())
 
 
 def _check_newcomer(config: Config) -> None:

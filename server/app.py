@@ -131,6 +131,7 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
                            continues=saved.history if saved else None) as tracker,
           Progress(config.strategy.rounds, f"val/{metric.name}") as progress):
         progress.note(f"trust: {tags['trust']}")
+        progress.note(agreement.describe_width(config.encryption.bits))
         warning = _noise_warning(config, agreement)
         if warning:
             progress.note(f"warning: {warning}")
