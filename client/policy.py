@@ -34,7 +34,9 @@ class Most:
     """Largest numbers of a run that cost a site time or memory, or leave others out of a sum."""
 
     rounds: int = 1000
-    hidden: int = 256
+    hidden: int = 128
+    kernel: int = 8
+    """With hidden, at eight levels: a million parameters."""
     local_steps: int = 100
     categories: int = 500
     snapshots: int = 64
@@ -50,9 +52,12 @@ class SitePolicy:
 
     partners: known ones, this site's own included; customers: their public estimates, in the same
     order. least_quorum: fewest partners in a sum that may be opened. least_customers: fewest
-    customers of the others in it, whoever's it is. changed_sets: how many further sets of
-    partners the opener may open on a model that was opened with another set. columns, categories,
-    days (first and last, ISO): None allows what the allowed tasks read, any, and any.
+    customers of the others in it, whoever's it is; 30 customers at their clips weigh as much as the
+    noise of a whole run at epsilon 3 over 457 parameters (sqrt(457) / .72 clips), and fewer
+    would hide nothing that noise does not. changed_sets: how many further sets of partners the
+    opener may open on a model that was opened with another set. columns, categories, days (first
+    and last, ISO): None allows what the allowed tasks read, any, and any. epsilon_per_run: what
+    a run asks for that says nothing else.
     """
 
     partners: tuple[str, ...]
@@ -150,6 +155,7 @@ def _numbers(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
     for key, asked, limit in (
             ("rounds", config.strategy.rounds, most.rounds),
             ("hidden", config.model.hidden, most.hidden),
+            ("kernel", config.model.kernel, most.kernel),
             ("local_steps", privacy.local_steps, most.local_steps),
             ("categories", len(task.categories), most.categories),
             ("snapshots", len(task.train_snapshots), most.snapshots),

@@ -86,6 +86,8 @@ class Exposure:
     limit: float
     delta: float
     quorums: tuple[int, ...]
+    alike: tuple[float, ...]
+    """In a simulation: cosine of each partner's update with the sum of all, at the start."""
 
 
 def exposure(config: Config, policy: SitePolicy | None, limit: float, delta: float) -> Exposure:
@@ -95,7 +97,7 @@ def exposure(config: Config, policy: SitePolicy | None, limit: float, delta: flo
     from privacy.exposure import Noise, rounds_admitted, runs_admitted
     from strategies.agreement import Agreement
 
-    config, measured = _with_partners(config, policy)
+    config, updates = _with_partners(config, policy)
     policy = policy or SitePolicy.known(config.federation.customers)
     plan = Agreement.of(config).training
     update, noise = plan.region("update"), Noise.of(plan, config.privacy.colluders)
@@ -104,7 +106,8 @@ def exposure(config: Config, policy: SitePolicy | None, limit: float, delta: flo
     customers = np.array([config.federation.customers[name]
                           for name in config.federation.partners], np.float64)
     rows: list[Row] = []
-    pulls = {"largest": customers, **({"measured": measured} if measured is not None else
+    sizes = np.linalg.norm(updates, axis=1)
+    pulls = {"largest": customers, **({"measured": sizes / update.clip_norm} if len(updates) else
                                       {"typical": TYPICAL_PULL * customers})}
     for label, clips in pulls.items():
         norms = np.maximum(clips, 1e-9) * update.clip_norm * noise.gain
@@ -112,8 +115,10 @@ def exposure(config: Config, policy: SitePolicy | None, limit: float, delta: flo
         rows += [Row(name, int(customers[at]), label, float(clips[at]), found[at])
                  for at, name in enumerate(config.federation.partners)]
     rows.sort(key=lambda row: config.federation.partners.index(row.partner))
+    total = updates.sum(axis=0)
+    alike = updates @ total / np.maximum(sizes * np.linalg.norm(total), 1e-300)
     return Exposure(tuple(rows), rounds, runs_admitted(plan, limit, delta), update.size, limit,
-                    delta, quorums)
+                    delta, quorums, tuple(alike.tolist()))
 
 
 def _quorums(policy: SitePolicy, config: Config) -> tuple[int, ...]:
@@ -136,15 +141,15 @@ def _estimates(noise: Noise, rounds: int, quorums: tuple[int, ...], norms: np.nd
              for quorum in quorums} for at in range(len(norms))]
 
 
-def _with_partners(config: Config, policy: SitePolicy | None) -> tuple[Config, np.ndarray | None]:
-    """The configuration of a deployment, and, where it is a simulation's, the norm (n,) of each
-    partner's clipped update at the start model, in clips. Raises InvalidConfig."""
+def _with_partners(config: Config, policy: SitePolicy | None) -> tuple[Config, np.ndarray]:
+    """The configuration of a deployment, and, where it is a simulation's, each partner's clipped
+    update at the start model (n, d), else (0, d). Raises InvalidConfig."""
     if policy is not None:
         named = dict(zip(policy.partners, policy.customers, strict=True))
         config = replace(config, federation=replace(
             config.federation, partners=list(named), customers=named)).validate()
     if config.federation.partners:
-        return config, None
+        return config, np.zeros((0, 1))
     from experiments.simulate import prepared
 
     with tempfile.TemporaryDirectory() as folder:
@@ -153,19 +158,19 @@ def _with_partners(config: Config, policy: SitePolicy | None) -> tuple[Config, n
 
 
 def _measured(config: Config) -> np.ndarray:
-    """(n,) |sum of clipped updates| / clip, without noise, of the shared parameters."""
+    """(n, d) sums of clipped updates of the shared parameters, without noise."""
     from client.local_round import update_sum
     from learning.registry import head_mask, load_partner, make_model
     from strategies.agreement import Agreement
 
     exact = replace(config, privacy=replace(config.privacy, name="none"))
     agreement, mask = Agreement.of(exact), head_mask(exact)
-    norms = []
+    sums = []
     for name in exact.federation.partners:
         data = load_partner(exact, exact.federation.sites[name], name)
         total = update_sum(make_model(exact), data.train, exact, agreement, name)
-        norms.append(np.linalg.norm(mask.shared(total)) / config.privacy.clip_norm)
-    return np.array(norms)
+        sums.append(mask.shared(total))
+    return np.stack(sums)
 
 
 def _print(found: Exposure) -> None:
@@ -188,6 +193,10 @@ def _print(found: Exposure) -> None:
             f"{estimate.relative_error:.2f} ({estimate.cosine:.2f})"
             for estimate in row.estimates.values()))
     console.print(table)
+    if found.alike:
+        console.print("The sum of all alone already points the way of each partner's update, at "
+                      f"cosines of {min(found.alike):.2f} to {max(found.alike):.2f}, where "
+                      "customers are alike: that is the model, and no policy hides it.")
 
 
 if __name__ == "__main__":

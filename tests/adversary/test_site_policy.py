@@ -1,8 +1,8 @@
 """What a server may not ask of a site, whatever else it says: the site's policy.
 
-Every attack goes through the real client, on the real data, at sites with a limit of 3. Those that
-name sets of partners work without a policy: each configuration is one that sites took, and what
-the sums then told stands in tests/privacy/test_exposure.py.
+Every attack goes through the real client, on the real data, at sites with a limit of 3. Without a
+policy sites answer those with a small quorum, invented partners, lying estimates or a larger
+epsilon; what the sums then tell stands in tests/privacy/test_exposure.py.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ ATTACKS: Mapping[str, Change] = {
         _of(c, "strategy", quorum=1), "privacy", name="local_dp"),
     "pairs: A and V": lambda c: _among(c, ["area_1", "area_6"]),
     "pairs: B and V": lambda c: _among(c, ["area_2", "area_6"]),
+    "pairs: A and V, with names that fill the key's number": lambda c: _among(
+        c, ["area_1", "area_6", "x1", "x2", "x3", "x4"], 2),
     "a quorum of two among all": lambda c: _of(c, "strategy", quorum=2),
     "all but one": lambda c: _among(c, [f"area_{n}" for n in (1, 2, 3, 4, 6)]),
     "invented partners": lambda c: _among(c, ["area_6", "x1", "x2", "x3", "x4", "x5"]),
