@@ -58,8 +58,13 @@ class Session:
 
     @classmethod
     def start(cls, config_json: str, site: Site) -> Session:
-        """Read the site's key and data. The errors name their cause; they stay at the site."""
-        config, agreement = _agreed(config_json)
+        """Read the site's key and data. The errors name their cause; they stay at the site.
+        Raises PolicyRefused before it reads either, or makes anything of the size the run names.
+        """
+        config = _own_table(config_json)
+        if site.policy is not None:
+            site.policy.check(config)
+        agreement = _agreement(config_json)
         if site.partner not in config.federation.partners:
             raise Refused(f"this run names {', '.join(config.federation.partners)}, and the node "
                           f"configuration says partner={site.partner!r}")
@@ -67,7 +72,8 @@ class Session:
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
         data = load_partner(config, site.data_path, site.partner)
-        if config.federation.name == "deployment" and not data.train.mask.any():
+        real = site.policy is not None or config.federation.name == "deployment"
+        if real and not data.train.mask.any():
             raise SiteError(
                 f"{site.data_path} gives this run nothing to train on, under its calendar and "
                 "categories; `veilsum validate-data FILE --site PARTNER` with the task settings "
@@ -281,10 +287,14 @@ def _from_model(bound: RoundId, digest: bytes) -> RoundId:
 
 
 @lru_cache(maxsize=4)
-def _agreed(config_json: str) -> tuple[Config, Agreement]:
+def _own_table(config_json: str) -> Config:
     """What a run's configuration says, the same for every site of a process: read once, because
     that of 200 partners takes a fifth of a second."""
     config = from_json(config_json)
     # The table of a run is the site's own; a path in the configuration is somebody else's.
-    config = replace(config, task=replace(config.task, path=None))
-    return config, Agreement.of(config)
+    return replace(config, task=replace(config.task, path=None))
+
+
+@lru_cache(maxsize=4)
+def _agreement(config_json: str) -> Agreement:
+    return Agreement.of(_own_table(config_json))

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 from zoneinfo import available_timezones
 
 
@@ -184,8 +185,10 @@ class PrivacyConfig:
     sample_rate: float = 0.1
     """local_dp only: Poisson sampling rate of customers in a local DP-SGD step."""
 
+    CHOICES: ClassVar[tuple[str, ...]] = ("noise_shares", "local_dp", "none")
+
     def validate(self) -> None:
-        _one_of(self.name, "privacy", ("noise_shares", "local_dp", "none"))
+        _one_of(self.name, "privacy", self.CHOICES)
         _positive(self.epsilon, "privacy.epsilon")
         _require(self.epsilon <= 100, "privacy.epsilon",
                  f"{self.epsilon} protects nobody; use privacy=none to say so openly")
@@ -214,9 +217,12 @@ class EncryptionConfig:
     """Each partner keeps what rounding and range left over of its update, and adds it to its next
     one: few bits cost nothing then, down to 4. Not with privacy=noise_shares."""
 
+    CHOICES: ClassVar[tuple[str, ...]] = ("shared_key", "shared_key_rlwe", "plaintext")
+    OPENINGS: ClassVar[tuple[str, ...]] = ("revealed", "sealed")
+
     def validate(self) -> None:
-        _one_of(self.name, "encryption", ("shared_key", "shared_key_rlwe", "plaintext"))
-        _one_of(self.opening, "encryption.opening", ("revealed", "sealed"))
+        _one_of(self.name, "encryption", self.CHOICES)
+        _one_of(self.opening, "encryption.opening", self.OPENINGS)
         _require(self.opening == "revealed" or self.name != "plaintext", "encryption.opening",
                  "sealed hides nothing with encryption=plaintext: whoever adds the updates could "
                  "compute the model; use encryption=shared_key")

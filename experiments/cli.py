@@ -12,6 +12,8 @@ VERBS = {
     "describe-data": ("experiments.describe_data", "what a partner shares; do partners agree?"),
     "export": ("experiments.export", "open a sealed model with the federation's key"),
     "validate-data": ("experiments.validate_data", "check a table before training on it"),
+    "policy": ("experiments.policy", "write a site's policy; is a run within it?"),
+    "exposure": ("experiments.exposure", "what many runs tell about one partner, in numbers"),
     "compare": ("experiments.compare", "what two recorded runs differ in, and what came of it"),
     "ui": ("experiments.ui", "open the recorded runs in MLflow"),
 }

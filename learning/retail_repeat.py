@@ -32,6 +32,7 @@ MAX_EXAMPLES = 128
 class RetailRepeat:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "category", "quantity", "value")
     loss = CrossEntropy()
     metric = Auc()
     weight_decay: Mapping[str, float] = MappingProxyType({})

@@ -43,6 +43,7 @@ _SCALE_OF_ERROR = 2.0
 class UtilityLoad:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "load_kwh", "temperature_c")
     loss = Huber(bend=0.1, clip=2.0)
     metric = MeanAbsoluteError("kWh", _SCALE_OF_ERROR)
     weight_decay: Mapping[str, float] = MappingProxyType(

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from flwr.app import Message, RecordDict
 
+from client import policy_file
 from client.session import Session
 from conf.compose import from_json
 from conf.schema import Config
@@ -113,10 +114,11 @@ class Clients:
 
 @pytest.fixture
 def clients(tmp_path: Path) -> Callable[..., object]:
-    """clients(config, **node_config) -> context manager of :class:`Clients`."""
+    """clients(config, policy, **node_config) -> context manager of :class:`Clients`. Sites with
+    an epsilon_limit are real ones: they have the default policy, after the lines ``policy``."""
 
     @contextmanager
-    def start(config: Config, **extra: object) -> Iterator[Clients]:
+    def start(config: Config, policy: str = "", **extra: object) -> Iterator[Clients]:
         from client.app import app
         from conf.compose import to_json
         from encryption.parameters import choose_parameters
@@ -129,6 +131,10 @@ def clients(tmp_path: Path) -> Callable[..., object]:
         nodes = {name: {**_node(tmp_path, name, config.federation.sites[name]),
                         **{key.replace("_", "-"): value for key, value in extra.items()}}
                  for name in config.federation.partners}
+        if "epsilon_limit" in extra:
+            for node in nodes.values():
+                path = Path(str(node["state-path"])) / policy_file.NAME
+                path.write_text(policy + policy_file.starter(config.federation.customers))
         with LocalGrid(app, nodes, {"config": to_json(config)}, workers=1) as grid:
             yield Clients(grid, config, parameters, nodes)
 

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from flwr.app import RecordDict
 
+from client import policy_file
 from client.app import _opening, _sessions
 from client.session import Session
 from client.site import Site, SiteError
@@ -85,7 +86,8 @@ def test_the_ledger_stops_a_partner_across_runs(configure, clients, tmp_path: Pa
 
 def test_the_server_does_not_choose_the_delta_of_a_sites_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
     """At a δ of nearly .01 the same noise looks like half the ε."""
-    with clients(configure(privacy={"delta": 9.9e-3}), epsilon_limit=3.0) as federation:
+    with clients(configure(privacy={"delta": 9.9e-3}), "delta = 9.9e-3\n",
+                 epsilon_limit=3.0) as federation:
         assert _refused(federation.train("east", 1)) == "Refused"
         node = federation.nodes["east"]
         assert Site.from_node_config(node).delta == 1e-5
@@ -254,11 +256,14 @@ def test_a_site_states_its_own_limit(configure, clients) -> None:  # type: ignor
         for limit in (None, "", 0, -1.0, True, float("inf"), "three"):
             with pytest.raises(SiteError, match="epsilon-limit"):
                 Site.from_node_config({**node, "epsilon-limit": limit})
+        path = Path(str(node["state-path"])) / policy_file.NAME
+        path.write_text(policy_file.starter(federation.config.federation.customers))
         assert Site.from_node_config({**node, "epsilon-limit": 3}).epsilon_limit == 3.0
 
 
 def test_a_run_without_privacy_is_refused_by_a_site_with_a_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
-    with clients(configure(privacy={"name": "none"}), epsilon_limit=50.0) as federation:
+    with clients(configure(privacy={"name": "none"}), 'privacy = ["none"]\n',
+                 epsilon_limit=50.0) as federation:
         assert _refused(federation.train("east", 1)) == "BudgetExceeded"
 
 

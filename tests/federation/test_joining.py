@@ -132,7 +132,8 @@ def test_a_site_with_a_limit_takes_no_settings_of_simulations(  # type: ignore[n
         assert _joined(federation) == "Refused"
         with pytest.raises(InvalidConfig, match=r"task.newcomer_partner: is for simulations"):
             _deployed(federation.config).validate()
-        simulated = replace(Site.from_node_config(federation.nodes["west"]), epsilon_limit=None)
+        simulated = replace(Site.from_node_config(federation.nodes["west"]), epsilon_limit=None,
+                            policy=None)
         assert len(Session.start(to_json(federation.config), simulated).data.train) == 3
 
 
