@@ -12,6 +12,7 @@ VERBS = {
     "describe-data": ("experiments.describe_data", "what a partner shares; do partners agree?"),
     "export": ("experiments.export", "open a sealed model with the federation's key"),
     "validate-data": ("experiments.validate_data", "check a table before training on it"),
+    "site": ("experiments.site_folder", "does a site's state folder hold together? after a loss"),
     "compare": ("experiments.compare", "what two recorded runs differ in, and what came of it"),
     "ui": ("experiments.ui", "open the recorded runs in MLflow"),
 }
