@@ -17,10 +17,12 @@ from client import split
 from client.feedback import Feedback
 from client.heads import HeadStore, start_head, step_head
 from client.local_round import test_sums, training_sums
-from client.reply_store import Answered, ReplyStore
+from client.reply_store import ReplyStore
 from client.run_key import RunKey
+from client.run_notes import RunNotes
 from client.sealed_run import SealedRun
-from client.site import Site, SiteError
+from client.site import Site, SiteError, told_seconds
+from client.site_folder import HELDOUT_LEDGER, TRAIN_LEDGER, SiteFolder
 from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
 from encryption.types import Refused, RoundId
@@ -84,6 +86,7 @@ class Session:
         """Raises Refused, BudgetExceeded for what would stop this partner later in the run: now no
         partner has spent anything on it."""
         bound = _bound_run(self.config_digest, run)
+        self._folder.check(bound, self.config)
         self._run_key.check(bound, self.key.key_id)
         if self.config.opener == self.site.partner:
             self._guard.check(RoundId(bound, 1), self.key.key_id)
@@ -92,7 +95,7 @@ class Session:
         for kind, numbers in (("train", range(1, rounds + 1)), ("test", [rounds + 1])):
             plan = self.agreement.plan(kind)
             self._ledger(kind).check(bound, dict.fromkeys(numbers, plan.round_event()),
-                                     start=plan.start_event())
+                                     start=plan.start_event(), failure=plan.failure)
         return JoinReply(self.site.partner, self.key.key_id)
 
     def contribute(self, request: TrainRequest) -> TrainReply:
@@ -100,18 +103,20 @@ class Session:
         again. Raises Refused, BudgetExceeded."""
         self._check_round(request.round_id, request.kind, request.fingerprint)
         bound = self._bind(request.round_id)
-        self._run_key.pin(bound.run, self.key.key_id)
         replies = ReplyStore(self.site.state_path / "replies")
         train_s = encrypt_s = 0.0
         with replies.exclusive():
+            self._folder.check(bound.run, self.config)
+            self._run_key.pin(bound.run, self.key.key_id)
             blocks = replies.get(bound)
             if blocks is None:
                 self._answered.check(bound)
+                self._answered.begin(bound, self.key.key_id)
                 blocks, train_s, encrypt_s = self._compute(request, bound)
                 replies.put(bound, blocks)
-            self._answered.note(bound)
+            self._answered.answer(bound, self._folder.marks)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
-                          train_s, encrypt_s)
+                          *(told_seconds(spent_s, self.site) for spent_s in (train_s, encrypt_s)))
 
     def _compute(self, request: TrainRequest,
                  bound: RoundId) -> tuple[tuple[bytes, ...], float, float]:
@@ -137,8 +142,9 @@ class Session:
         self._run_key.pin(bound.run, self.key.key_id)
         sealed = self._sealed(bound) if self.agreement.sealed else None
         state = sealed.state(request) if sealed else None  # refused before anything is opened
-        opened = opener.open(replace(request.claim, round_id=bound), request.blocks,
-                             _from_model(bound, request.model_digest))
+        with self._folder.opening(bound, request.claim.partners, self._index):
+            opened = opener.open(replace(request.claim, round_id=bound), request.blocks,
+                                 _from_model(bound, request.model_digest))
         if sealed is None or state is None:
             return OpenReply(opened)
         answers = ReplyStore(self.site.state_path / "answers")
@@ -157,8 +163,12 @@ class Session:
         return self._sealers[kind]
 
     @property
-    def _answered(self) -> Answered:
-        return Answered(self.site.state_path / "answered")
+    def _folder(self) -> SiteFolder:
+        return SiteFolder(self.site.state_path)
+
+    @property
+    def _answered(self) -> RunNotes:
+        return self._folder.notes
 
     @property
     def _run_key(self) -> RunKey:
@@ -175,7 +185,7 @@ class Session:
     def _ledger(self, kind: str) -> Ledger:
         """Held-out customers take part in the test release alone, so it goes into a ledger of its
         own (parallel composition)."""
-        name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
+        name = TRAIN_LEDGER if kind == "train" else HELDOUT_LEDGER
         return Ledger(self.site.state_path / name, self.site.epsilon_limit, self.site.delta)
 
     @property
@@ -203,10 +213,11 @@ class Session:
     def _spend(self, round_id: RoundId, kind: str) -> None:
         """Write the spending before the data is touched."""
         split.check(self._division, self.config)
-        plan = self.agreement.plan(kind)
-        self._ledger(kind).spend(round_id.run, round_id.round, plan.round_event(),
-                                 start=plan.start_event())
-        split.pin(self._division, self.config)  # now: a refused run must not fix it
+        plan, ledger = self.agreement.plan(kind), self._ledger(kind)
+        event, once = plan.round_event(), plan.start_event()
+        ledger.check(round_id.run, {round_id.round: event}, start=once, failure=plan.failure)
+        split.pin(self._division, self.config)  # not before: a refused run must not fix it
+        ledger.spend(round_id.run, round_id.round, event, start=once, failure=plan.failure)
 
     def _sealed(self, bound: RoundId) -> SealedRun:
         return SealedRun.of(self.config, self.agreement, self.key, bound.run)

@@ -87,6 +87,20 @@ def _policy(site: Site, named: str | None) -> SitePolicy | None:
     return policy
 
 
+def told_seconds(duration_s: float, site: Site) -> float:
+    """A duration as a server may know it: exact in a simulation; else rounded up to a power of two
+    of seconds, 1 at least.
+
+    How long training takes may depend on the data, and a server that picks the models could ask for
+    that again and again. It sees when a reply arrives anyway, through the network and with all else
+    that the site does; this tells less: for a round below a second nothing, and at most one of a
+    dozen values for one of an hour. That the site is a simulation is its own word, never the run's.
+    """
+    if site.epsilon_limit is None or duration_s == 0:
+        return duration_s
+    return float(2 ** max(0, math.ceil(math.log2(duration_s))))
+
+
 def _limit(value: object) -> float | None:
     """The server names the privacy of a run; without a bound of its own a site would follow."""
     if value == "unlimited":

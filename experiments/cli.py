@@ -14,6 +14,7 @@ VERBS = {
     "validate-data": ("experiments.validate_data", "check a table before training on it"),
     "policy": ("experiments.policy", "write a site's policy; is a run within it?"),
     "exposure": ("experiments.exposure", "what many runs tell about one partner, in numbers"),
+    "site": ("experiments.site_folder", "does a site's state folder hold together? after a loss"),
     "compare": ("experiments.compare", "what two recorded runs differ in, and what came of it"),
     "ui": ("experiments.ui", "open the recorded runs in MLflow"),
 }

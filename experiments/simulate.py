@@ -116,6 +116,9 @@ def _key(config: Config, path: Path) -> SharedKey:
 
     parameters = Agreement.of(config).parameters
     if not path.exists():
+        if any(path.parent.glob("state/*/keys/*")):
+            raise InvalidConfig("federation.folder", f"the key of its earlier runs is gone: put "
+                                f"{path} back, or name an empty folder, where a new run begins")
         SharedKey.generate(parameters).save(path)
     try:
         key = SharedKey.load(path)

@@ -31,7 +31,7 @@ class SumCipher(Protocol):
 
     def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int) -> Sequence[Any]:
         """What :meth:`decrypt` takes. Raises Refused unless these are well-formed summed blocks of
-        so many digits each, of round ``number``. Uses no key."""
+        so many digits each, of round ``number``, and not messages in the clear. Uses no key."""
 
     def decrypt(self, parsed: Sequence[Any], sizes: Sequence[int], clients: int
                 ) -> NDArray[np.int64]:

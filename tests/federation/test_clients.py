@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 
 from client import policy_file
 from client.app import _opening, _sessions
+from client.run_notes import parse_note
 from client.session import Session
 from client.site import Site, SiteError
 from client.split import SplitChanged
@@ -61,7 +62,9 @@ def test_what_rounding_left_over_outlives_the_client(configure, clients, tmp_pat
         before = first.read_bytes(), second.read_bytes()
         assert before[0] != before[1]  # the same model, and so the same update, twice
         next(site.glob("replies/*/000000002.blocks")).unlink()
-        next(site.glob("answered/*")).write_text("1")
+        (path,) = site.glob("answered/[0-9a-f]*")
+        note = parse_note(path.read_bytes())
+        path.write_bytes(replace(note, answered=1).packed())  # round 2 begun, and no more
         _sessions.clear()
         parse_train_reply(federation.train("east", 2))
         assert (first.read_bytes(), second.read_bytes()) == before
@@ -222,10 +225,10 @@ def test_noise_of_one_configuration_is_not_opened_under_another(configure, clien
         weaker = replace(config, strategy=replace(config.strategy, quorum=2))
         plan = Agreement.of(config).layout("train")
         accumulator = make_accumulator(plan)
-        for partner in ("east", "north"):
+        for partner in ("north", "west"):
             accumulator.fold(parse_train_reply(federation.train(partner, 1)).blocks)
         blocks = accumulator.finish()
-        claim = OpeningClaim(RoundId(RUN, 1), (0, 1), digest(blocks))
+        claim = OpeningClaim(RoundId(RUN, 1), (1, 2), digest(blocks))
         request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks,
                                      federation.start_digest)
         opener = Session.start(to_json(weaker), Site.from_node_config(federation.nodes["east"]))

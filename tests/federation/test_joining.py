@@ -52,6 +52,7 @@ def test_another_division_of_customers_is_known_at_once(  # type: ignore[no-unty
     with clients(configure()) as federation:
         division = {"seed": 5, "holdout_fraction": federation.config.task.holdout_fraction}
         (tmp_path / "state" / "east" / "split.json").write_text(json.dumps(division))
+        (tmp_path / "state" / "east" / "ledger.jsonl").touch()  # as a run's first round leaves it
         assert _joined(federation) == "SplitChanged" and len(_joined(federation, "west")) > 20
 
 

@@ -115,6 +115,7 @@ def _site(folder: Path, partner: str, key: Path) -> dict[str, str]:
     site = folder / partner
     (site / "state").mkdir(parents=True)
     _purchases(partner).write_csv(site / "purchases.csv", datetime_format="%Y-%m-%dT%H:%M:%S")
+    (site / "federation.key").touch(0o600)
     (site / "federation.key").write_bytes(key.read_bytes())
     (site / "federation.key").chmod(0o600)
     (site / "state" / "policy.toml").write_text(starter(dict.fromkeys(PARTNERS, 40)))
