@@ -66,9 +66,7 @@ class SealedRun:
         left = OpenedSum(self.agreement.leaving(request.kind, opened.values), opened.partners)
         if request.kind != "train":
             return OpenReply(left)
-        names = tuple(self.agreement.partners[index] for index in opened.partners)
-        update = self.agreement.plan("train").dequantise(opened.values)["update"]
-        moved = step(state, update / self.agreement.divisor(names), self.config.strategy)
+        moved = step(state, self.agreement.mean_update(opened), self.config.strategy)
         last = moved.round == self.config.strategy.rounds
         content = pack_model(_description(self.config), moved.final if last else moved.model)
         number = moved.round + 1

@@ -61,15 +61,24 @@ class OpeningGuard:
         it (again, if it died before storing the answer). Raises KeyRetired, AnotherSumClaimed.
         Of several processes that claim at once, one wins.
         """
-        self.check(claim.round_id, key_id)
-        wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
-        content = json.dumps(wanted).encode()
-        path = self._root / "claims" / f"{_name(claim.round_id)}.json"
+        self.check_claim(claim, key_id)
+        path, content = self._claim_file(claim, key_id)
         with contextlib.suppress(FileExistsError):
             _write(path, content, replace=False)
-        if path.read_bytes() != content:
-            raise AnotherSumClaimed("this round was claimed for another sum")
+        self.check_claim(claim, key_id)
         return self._answer(claim)
+
+    def check_claim(self, claim: OpeningClaim, key_id: str) -> None:
+        """Raises KeyRetired, AnotherSumClaimed where :meth:`claim` would; claims nothing."""
+        self.check(claim.round_id, key_id)
+        path, content = self._claim_file(claim, key_id)
+        if path.exists() and path.read_bytes() != content:
+            raise AnotherSumClaimed("this round was claimed for another sum")
+
+    def _claim_file(self, claim: OpeningClaim, key_id: str) -> tuple[Path, bytes]:
+        wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
+        return (self._root / "claims" / f"{_name(claim.round_id)}.json",
+                json.dumps(wanted).encode())
 
     def store(self, claim: OpeningClaim, opened: OpenedSum) -> None:
         """Keep the answer of a claim, to be given again, and of the run's answers the newest two:
