@@ -61,8 +61,10 @@ class OpenedSets:
               names: Sequence[str]) -> OneSet:
         """role: "set" of partners, or "opener". The model counts as float32, as it is trained
         from."""
+        with np.errstate(over="ignore"):
+            weights = model.astype("<f4").tobytes()
         named = hashlib.sha256(b"veilsum opened sets 1\0" + json.dumps(
-            [self.key_id, kind, role]).encode() + b"\0" + model.astype("<f4").tobytes())
+            [self.key_id, kind, role]).encode() + b"\0" + weights)
         return OneSet(self.folder / f"{named.hexdigest()}.json", tuple(sorted(names)),
                       self.admitted)
 

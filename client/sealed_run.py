@@ -91,7 +91,9 @@ class ModelContent:
 
 def pack_model(description: Mapping[str, object], vector: Vector) -> bytes:
     text = json.dumps(description, separators=(",", ":")).encode()
-    return _LENGTH.pack(len(text)) + text + vector.astype("<f4").tobytes()
+    with np.errstate(over="ignore"):  # a model that diverged: who reads it refuses it
+        narrow = vector.astype("<f4")
+    return _LENGTH.pack(len(text)) + text + narrow.tobytes()
 
 
 def unpack_model(content: bytes) -> ModelContent:

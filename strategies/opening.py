@@ -36,11 +36,16 @@ def opened(grid: Grid, cohort: Cohort, opener: str, claim: OpeningClaim,
             if not cohort.may_answer(opener, error):
                 raise OpeningFailed(f"{opener} did not open round {number}{failure}") from None
             log.warning("round %d: %s%s", number, opener, failure)
-    if opener in cohort.missing:
-        raise OpeningFailed(f"the opener {opener} did not join; name another one "
-                            "with strategy.opener")
     raise OpeningFailed(f"{opener} did not answer within {timeout_s:g} s{failure}; is its client "
                         "running?")
+
+
+def check_opener(cohort: Cohort, opener: str) -> None:
+    """Before anybody spends, and before partners are bound to this opener of the run's start.
+    Raises OpeningFailed where it is not there."""
+    if opener in cohort.missing:
+        raise OpeningFailed(f"the opener {opener} did not join: nothing was asked of anybody. "
+                            "Start its client, or name another one with strategy.opener")
 
 
 def _answer(reply: Message, values: int, claim: OpeningClaim) -> layout.OpenReply:
