@@ -304,8 +304,10 @@ class EncryptedFedAvg(Strategy):
             receipts = self.memory.receipts(self._held(opener, number), number - 1)
             return layout.open_request(replace(request, receipts=receipts))
 
-        return opened(grid, self.cohort, self.rules.opener, claim, content, self.rules.values,
-                      self.rules.timeout_s)
+        reply = opened(grid, self.cohort, self.rules.opener, claim, content, self.rules.values,
+                       self.rules.timeout_s)
+        self.cohort.newest[self.rules.opener] = number - 1
+        return reply
 
 
 def _name(model: GlobalModel, kind: str) -> str:
