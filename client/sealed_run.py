@@ -66,9 +66,7 @@ class SealedRun:
         left = OpenedSum(self.agreement.leaving(request.kind, opened.values), opened.partners)
         if request.kind != "train":
             return OpenReply(left)
-        names = tuple(self.agreement.partners[index] for index in opened.partners)
-        update = self.agreement.plan("train").dequantise(opened.values)["update"]
-        moved = step(state, update / self.agreement.divisor(names), self.config.strategy)
+        moved = step(state, self.agreement.mean_update(opened), self.config.strategy)
         last = moved.round == self.config.strategy.rounds
         content = pack_model(_description(self.config), moved.final if last else moved.model)
         number = moved.round + 1
@@ -93,7 +91,9 @@ class ModelContent:
 
 def pack_model(description: Mapping[str, object], vector: Vector) -> bytes:
     text = json.dumps(description, separators=(",", ":")).encode()
-    return _LENGTH.pack(len(text)) + text + vector.astype("<f4").tobytes()
+    with np.errstate(over="ignore"):  # a model that diverged: who reads it refuses it
+        narrow = vector.astype("<f4")
+    return _LENGTH.pack(len(text)) + text + narrow.tobytes()
 
 
 def unpack_model(content: bytes) -> ModelContent:

@@ -17,10 +17,13 @@ from client import split
 from client.feedback import Feedback
 from client.heads import HeadStore, start_head, step_head
 from client.local_round import test_sums, training_sums
+from client.model_chain import check_bounds
+from client.opened_sets import OneSet, OpenedSets
+from client.opening import RunOpener
 from client.reply_store import ReplyStore
+from client.round_model import RoundModels
 from client.run_key import RunKey
 from client.run_notes import RunNotes
-from client.sealed_run import SealedRun
 from client.site import Site, SiteError, told_seconds
 from client.site_folder import HELDOUT_LEDGER, TRAIN_LEDGER, SiteFolder
 from conf.compose import agreed_digest, from_json, to_json
@@ -28,14 +31,12 @@ from conf.schema import Config
 from encryption.types import Refused, RoundId
 from keyholder.guard import OpeningGuard
 from keyholder.keys import SharedKey
-from keyholder.opening import SumOpener
 from keyholder.sealer import Sealer
 from learning.customers import PartnerData
-from learning.registry import head_mask, load_partner
+from learning.registry import head_mask, load_partner, shared_start
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
 from strategies.agreement import Agreement
-from strategies.global_model import model_digest
 from strategies.layout import JoinReply, OpenReply, OpenRequest, TrainReply, TrainRequest
 from strategies.optimiser import ServerState
 
@@ -91,12 +92,13 @@ class Session:
         if self.config.opener == self.site.partner:
             self._guard.check(RoundId(bound, 1), self.key.key_id)
         split.check(self._division, self.config)
+        self._set_rule(shared_start(self.config), "train").check()
         rounds = self.config.strategy.rounds
         for kind, numbers in (("train", range(1, rounds + 1)), ("test", [rounds + 1])):
             plan = self.agreement.plan(kind)
             self._ledger(kind).check(bound, dict.fromkeys(numbers, plan.round_event()),
                                      start=plan.start_event(), failure=plan.failure)
-        return JoinReply(self.site.partner, self.key.key_id)
+        return JoinReply(self.site.partner, self.key.key_id, self._models(bound).newest)
 
     def contribute(self, request: TrainRequest) -> TrainReply:
         """The sealed contribution to one round: stored before it is sent, resent if asked
@@ -121,39 +123,31 @@ class Session:
     def _compute(self, request: TrainRequest,
                  bound: RoundId) -> tuple[tuple[bytes, ...], float, float]:
         """(sealed blocks, seconds of training, seconds of encryption), after the spending."""
-        model = self._model(bound, request.model)
+        model = self._models(bound.run).contributed(request)
+        self._check_model(request.kind, model.vector, bound)
+        rule = self._set_rule(model.vector, request.kind)
+        rule.check()
         self._spend(bound, request.kind)
+        rule.note()
         began = time.perf_counter()
         sealer = self._sealer(request.kind)  # its processes start while this one trains
-        values = self._values(request.kind, model, bound)
+        values = self._values(request.kind, model.vector, bound)
         trained = time.perf_counter()
-        blocks = sealer.seal(values, _from_model(bound, model_digest(request.model)))
+        blocks = sealer.seal(values, model.tagged(bound))
         return blocks, trained - began, time.perf_counter() - trained
 
     def open_sum(self, request: OpenRequest) -> OpenReply:
-        """Open one finished sum, as the run's only opener; sealed: step with it, and let out the
-        next model as ciphertext alone. Asked again, it gives the same bytes. Raises Refused."""
+        """Open one finished sum, as the run's only opener. Asked again, it gives the same bytes.
+        Raises Refused."""
         if self.config.opener != self.site.partner:
             raise NotTheOpener("this partner does not open this run's sums")
         self._check_round(request.claim.round_id, request.kind, request.fingerprint)
-        opener = SumOpener(self.key, self.agreement.layout(request.kind),
-                           self._guard, minimum_partners=self.config.quorum)
         bound = self._bind(request.claim.round_id)
         self._run_key.pin(bound.run, self.key.key_id)
-        sealed = self._sealed(bound) if self.agreement.sealed else None
-        state = sealed.state(request) if sealed else None  # refused before anything is opened
+        opener = RunOpener(self._models(bound.run), self._guard, self._sets,
+                           self.site.state_path / "answers")
         with self._folder.opening(bound, request.claim.partners, self._index):
-            opened = opener.open(replace(request.claim, round_id=bound), request.blocks,
-                                 _from_model(bound, request.model_digest))
-        if sealed is None or state is None:
-            return OpenReply(opened)
-        answers = ReplyStore(self.site.state_path / "answers")
-        kept = answers.get(bound)
-        reply = sealed.answer(request, opened, state)
-        if kept is None:
-            answers.put(bound, (reply.model, reply.state))
-            return reply
-        return replace(reply, model=kept[0], state=kept[1])
+            return opener.answer(request, bound)
 
     def _sealer(self, kind: str) -> Sealer:
         """Made once: the processes that it shares its work with stay for the next round."""
@@ -177,6 +171,15 @@ class Session:
     @property
     def _guard(self) -> OpeningGuard:
         return OpeningGuard(self.site.state_path / "openings")
+
+    @property
+    def _sets(self) -> OpenedSets:
+        policy = self.site.policy
+        return OpenedSets(self.site.state_path / "sets", self.key.key_id,
+                          policy.changed_sets if policy else 0)
+
+    def _set_rule(self, model: NDArray[np.float64], kind: str) -> OneSet:
+        return self._sets.of_run(model, kind, self.config, self.site.partner)
 
     @property
     def _division(self) -> Path:
@@ -219,23 +222,30 @@ class Session:
         split.pin(self._division, self.config)  # not before: a refused run must not fix it
         ledger.spend(round_id.run, round_id.round, event, start=once, failure=plan.failure)
 
-    def _sealed(self, bound: RoundId) -> SealedRun:
-        return SealedRun.of(self.config, self.agreement, self.key, bound.run)
+    def _models(self, run: str) -> RoundModels:
+        return RoundModels(self.config, self.agreement, self.key, run,
+                           self.site.state_path / "models")
 
-    def _model(self, bound: RoundId, sent: NDArray[np.float64] | bytes) -> NDArray[np.float64]:
-        """The model to train from. Raises Refused for one that is not of this run and round, or
-        comes in the clear where the run seals it."""
-        if isinstance(sent, bytes) != self.agreement.sealed:
-            raise Refused("the model is not sent in the form that the run agreed on")
-        return self._sealed(bound).model(bound.round, sent) if isinstance(sent, bytes) else sent
+    def _check_model(self, kind: str, shared: NDArray[np.float64], bound: RoundId) -> None:
+        """Raises ModelOutOfBounds, for this partner's head too; HeadDamaged."""
+        head = self._head(bound)
+        check_bounds(head_mask(self.config).whole(
+            shared, head.model if kind == "train" else head.final))
+
+    @property
+    def _heads(self) -> HeadStore:
+        return HeadStore(self.site.state_path / "heads", start_head(self.config))
+
+    def _head(self, bound: RoundId) -> ServerState:
+        has = head_mask(self.config).size
+        return self._heads.before(bound, self._answered.newest(bound.run) if has else 0)
 
     def _values(self, kind: str, shared: NDArray[np.float64],
                 bound: RoundId) -> NDArray[np.int64]:
         """What to send, and on disk before that what the round leaves of this partner's head, or
         of its update."""
         plan, mask, noise = self.agreement.plan(kind), head_mask(self.config), NoiseSource()
-        heads = HeadStore(self.site.state_path / "heads", start_head(self.config))
-        head = heads.before(bound, self._answered.newest(bound.run) if mask.size else 0)
+        heads, head = self._heads, self._head(bound)
         if kind == "test":
             model = mask.whole(shared, head.final)
             if mask.size:
@@ -288,13 +298,6 @@ def read_heads(config: Config, nodes: Mapping[str, Mapping[str, object]]
 
 def _bound_run(config_digest: bytes, run: str) -> str:
     return hashlib.sha256(b"veilsum run 1\0" + config_digest + run.encode()).hexdigest()
-
-
-def _from_model(bound: RoundId, digest: bytes) -> RoundId:
-    """What tags are bound to: the round, and the very model that was trained from. A server that
-    sends partners different models gets a sum whose tags fit none of them."""
-    named = hashlib.sha256(b"veilsum round from model 1\0" + bound.run.encode() + digest)
-    return RoundId(named.hexdigest(), bound.round)
 
 
 @lru_cache(maxsize=4)

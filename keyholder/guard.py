@@ -62,14 +62,11 @@ class OpeningGuard:
         it (again, if it died before storing the answer). Raises KeyRetired, AnotherSumClaimed.
         Of several processes that claim at once, one wins.
         """
-        self.check(claim.round_id, key_id)
-        wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
-        content = json.dumps(wanted).encode()
-        path = self._claim_path(claim.round_id)
+        self.check_claim(claim, key_id)
+        path, content = self._claim_path(claim.round_id), _claim_content(claim, key_id)
         with contextlib.suppress(FileExistsError):
             _write(path, content, replace=False)
-        if path.read_bytes() != content:
-            raise AnotherSumClaimed("this round was claimed for another sum")
+        self.check_claim(claim, key_id)
         return self._answer(claim)
 
     def claimed(self, round_id: RoundId) -> bool:
@@ -80,6 +77,13 @@ class OpeningGuard:
         """Claim the round for no sum at all: its claim was lost, and it may have been opened."""
         with contextlib.suppress(FileExistsError):
             _write(self._claim_path(round_id), b"lost", replace=False)
+
+    def check_claim(self, claim: OpeningClaim, key_id: str) -> None:
+        """Raises KeyRetired, AnotherSumClaimed where :meth:`claim` would; claims nothing."""
+        self.check(claim.round_id, key_id)
+        path = self._claim_path(claim.round_id)
+        if path.exists() and path.read_bytes() != _claim_content(claim, key_id):
+            raise AnotherSumClaimed("this round was claimed for another sum")
 
     def store(self, claim: OpeningClaim, opened: OpenedSum) -> None:
         """Keep the answer of a claim, to be given again, and of the run's answers the newest two:
@@ -119,6 +123,11 @@ class OpeningGuard:
     def _key_markers(self, key_id: str) -> tuple[Path, Path]:
         """Two, so that a lost folder does not bring a key back."""
         return tuple(self._root / name / f"key-{key_id}" for name in ("retired", "claims"))
+
+
+def _claim_content(claim: OpeningClaim, key_id: str) -> bytes:
+    return json.dumps({"partners": list(claim.partners), "digest": claim.digest.hex(),
+                       "key": key_id}).encode()
 
 
 def _name(round_id: RoundId) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,16 @@ from keyholder.refusals import (
 from keyholder.tags import from_digits, tags
 
 
+class SetRule(Protocol):
+    """Which set of partners this opening's model admits (:mod:`client.opened_sets`)."""
+
+    def check(self) -> None:
+        """Raises AnotherSetOnThisModel."""
+
+    def note(self) -> None:
+        """This one is opened now: on the disk when this returns. Raises as :meth:`check`."""
+
+
 class SumOpener:
     """The run's opener. ``minimum_partners``: the fewest whose sum it opens.
 
@@ -61,10 +71,10 @@ class SumOpener:
         self._cipher = make_cipher(key, layout.parameters)
 
     def open(self, claim: OpeningClaim, blocks: Sequence[bytes],
-             tagged: RoundId | None = None) -> OpenedSum:
+             tagged: RoundId | None = None, rule: SetRule | None = None) -> OpenedSum:
         """The exact sums of the claimed partners' values. ``tagged``: what their tags must be
         bound to, if that is more than the claim's round (the model they trained from, say); the
-        claim holds for the round, whatever the tags say.
+        claim holds for the round, whatever the tags say. ``rule`` is asked before the claim.
 
         Asked again for the same claim it gives the stored answer. Raises Refused or
         OpeningRefused: before the key is used, for what is malformed, below the minimum or not
@@ -77,7 +87,12 @@ class SumOpener:
         if digest(blocks) != claim.digest:
             raise DigestMismatch("the blocks are not those that the claim names")
         with self._guard.exclusive():
+            if rule is not None:
+                self._guard.check_claim(claim, self._key.key_id)
+                rule.check()
             stored = self._guard.claim(claim, self._key.key_id)
+            if rule is not None:
+                rule.note()
             if stored is not None and stored.values.shape == (self._layout.values,):
                 return stored
             try:

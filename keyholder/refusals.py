@@ -45,5 +45,9 @@ class TagMismatch(OpeningRefused):
     """The authentication tags do not belong to these digits in this run and round."""
 
 
+class AnotherSetOnThisModel(OpeningRefused):
+    """From the same model a sum was, or may be, opened over another set of partners."""
+
+
 class SealBroken(Refused):
     """A sealed model or state that no key holder made for this place. Nothing was opened."""

@@ -31,6 +31,7 @@ from strategies.agreement import Agreement
 from strategies.cohort import Cohort, join
 from strategies.fedavg import EncryptedFedAvg, Rules
 from strategies.global_model import GlobalModel, RevealedModel, SealedModel
+from strategies.opening import check_opener
 from strategies.optimiser import ServerState
 
 log = logging.getLogger("veilsum")
@@ -149,6 +150,7 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
         progress.stage("connecting partners")
         cohort = join(grid, agreement.partners, config.quorum, run,
                       agreement.parameters.fingerprint, config.strategy.timeout_s, progress.note)
+        check_opener(cohort, config.opener)
         if config.federation.name == "deployment":  # a simulation spends nothing: it need not wait
             tracker.ready()
         work.keep()

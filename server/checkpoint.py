@@ -1,10 +1,12 @@
 """What the operator keeps on its disk, so that an interrupted run goes on where it stopped.
 
 Below the operator's folder, one folder per configuration (:func:`conf.compose.agreed_digest`):
-``round-N.checkpoint`` after each round, ``sum-N.folded`` before its sum is opened, the newest two
-of both. Each file: SHA-256 of the rest (32), length of the head (4, little-endian), the head
-(JSON), the body. The body of a checkpoint is
-:meth:`strategies.global_model.GlobalModel.packed`, that of a sum its blocks: a sealed run keeps
+``round-N.checkpoint`` after each round and ``sum-N.folded`` before its sum is opened, the newest
+two of both; ``opened-N.receipt`` once it is, all of them: a partner that comes late, or back, steps
+the model along each. Each file: SHA-256 of the rest (32), length of the head (4, little-endian),
+the head (JSON), the body. The body of a checkpoint is
+:meth:`strategies.global_model.GlobalModel.packed`, that of a sum its blocks, that of a receipt
+:meth:`strategies.receipts.Receipt.packed`; a sealed run has no receipts, and keeps
 ciphertext and released metrics, nothing else. The digest finds damage; who may write to the folder
 may begin the run anew, or take it back, as any operator may (SECURITY.md).
 """
@@ -25,16 +27,18 @@ from typing import Any, TypeVar
 
 from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config, InvalidConfig
+from encryption.types import Refused
 from server.tracking_names import flat_params
 from strategies.durable import write_whole
-from strategies.fold import Folded, NoMemory
+from strategies.fold import Folded, NoMemory, unbroken
+from strategies.receipts import Receipt
 
 log = logging.getLogger("veilsum")
 _VERSION = 1
 _KEEP = 2
 _CHECK_BYTES = 32
 _LENGTH = struct.Struct("<I")
-Read = TypeVar("Read", "Saved", Folded)
+Read = TypeVar("Read", "Saved", Folded, Receipt)
 
 
 class CheckpointDamaged(InvalidConfig):
@@ -113,6 +117,18 @@ class Checkpoints:
 
         return self._newest(f"sum-{number:06d}.folded", of_run)
 
+    def keep_receipt(self, receipt: Receipt) -> None:
+        self._write(_receipt_name(receipt.round), {"run": self._run}, receipt.packed(), most=None)
+
+    def receipts(self, after: int, last: int) -> tuple[Receipt, ...]:
+        return unbroken(map(self._receipt, range(last, after, -1)))
+
+    def _receipt(self, number: int) -> Receipt | None:
+        def of_run(head: dict[str, Any], body: bytes) -> Receipt | None:
+            return Receipt.unpacked(body) if head["run"] == self._run else None
+
+        return self._newest(_receipt_name(number), of_run)
+
     def finished(self) -> None:
         """The run ended: the same configuration begins a new one."""
         shutil.rmtree(self.place, ignore_errors=True)
@@ -133,14 +149,17 @@ class Checkpoints:
                 found.append(f"{folder} (differs in {', '.join(keys) or 'task.path'})")
         return found
 
-    def _write(self, name: str, head: Mapping[str, Any], body: bytes) -> None:
+    def _write(self, name: str, head: Mapping[str, Any], body: bytes,
+               most: int | None = _KEEP) -> None:
+        """most: files of this kind that stay, the newest; None: all."""
         text = json.dumps({"version": _VERSION, **head}).encode()
         content = _LENGTH.pack(len(text)) + text + body
         try:
             write_whole(self.place / name, hashlib.sha256(content).digest() + content)
         except OSError as error:
             raise self._not_written(error) from None
-        for old in sorted(self.place.glob(f"*{Path(name).suffix}"))[:-_KEEP]:
+        kept = sorted(self.place.glob(f"*{Path(name).suffix}"))
+        for old in kept[:-most] if most else []:
             old.unlink(missing_ok=True)
 
     def _not_written(self, error: OSError) -> CheckpointNotWritten:
@@ -156,7 +175,7 @@ class Checkpoints:
                 if found is not None and f"{found.round:06d}" != path.stem.partition("-")[2]:
                     raise ValueError("another round under this name")
                 return found
-            except (OSError, ValueError, KeyError, TypeError, struct.error):
+            except (OSError, ValueError, KeyError, TypeError, struct.error, Refused):
                 log.warning("%s cannot be read and is left out", path)
         return None
 
@@ -213,6 +232,10 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes]:
     if head["version"] != _VERSION:
         raise ValueError("another version")
     return head, content[end:]
+
+
+def _receipt_name(number: int) -> str:
+    return f"opened-{number:06d}.receipt"
 
 
 def _folded(head: dict[str, Any], lengths: list[int], body: bytes) -> Folded:

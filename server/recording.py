@@ -62,12 +62,11 @@ class Recording:
     def on_round(self, report: RoundReport) -> None:
         """Log one round at its step: what is released, what it cost, what an oracle sees."""
         began = time.perf_counter()
-        sent, self.model = self.model.outgoing("train"), report.model
+        self.model = report.model
         metrics = {
             **self._released(report),
             "encryption/upload_bytes_per_parameter": report.upload_bytes / self.parameters,
-            "encryption/download_bytes_per_parameter":
-                (len(sent) if isinstance(sent, bytes) else sent.nbytes) / self.parameters,
+            "encryption/download_bytes_per_parameter": report.download_bytes / self.parameters,
             "cohort/answered": float(len(report.answered)),
             "cohort/refused": float(len(report.refused)),
         }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from conf.schema import Config, InvalidConfig
 from encryption.accumulator import update_bytes
 from encryption.control import ControlLayout
-from encryption.types import Parameters, Refused
+from encryption.types import OpenedSum, Parameters, Refused
 from privacy.plan import PrivacyPlan
 from strategies.widths import agreed
 
@@ -57,6 +57,12 @@ class Agreement:
     def divisor(self, partners: tuple[str, ...]) -> float:
         """What the opened sum of these partners is divided by. The same bits in any order."""
         return math.fsum(self.weights[name] for name in partners)
+
+    def mean_update(self, opened: OpenedSum) -> NDArray[np.float64]:
+        """(d - k,): what a round's opened sum moves the model along. The same bits at every party:
+        exact integers, times a step of few mantissa bits, divided once."""
+        names = tuple(self.partners[index] for index in opened.partners)
+        return self.training.dequantise(opened.values)["update"] / self.divisor(names)
 
     def leaving(self, kind: str, opened: NDArray[np.int64]) -> NDArray[np.int64]:
         """The part of an opened sum (total_size,) that may leave the opener: all, but no update

@@ -64,6 +64,8 @@ class Cohort:
     fingerprint: str
     nodes: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    """Partner -> the round whose model it is known to hold (:class:`layout.JoinReply`)."""
     _keys: dict[str, str] = field(default_factory=dict)
     _key_id: str | None = None
     _claims: dict[int, layout.JoinReply] = field(default_factory=dict)
@@ -111,6 +113,13 @@ class Cohort:
         self._seat()
         return answered
 
+    def may_answer(self, partner: str, error: Refused) -> bool:
+        """Whether asking again may help: its node failed, or it lacks receipts that this server
+        took it to hold (its folder was lost, say), and gets them all with the next request."""
+        if isinstance(error, layout.PartnerRefused) and error.reason == layout.RECEIPTS_MISSING:
+            return self.newest.pop(partner, 0) > 0
+        return isinstance(error, layout.ClientFailed) and error.passing
+
     def agree(self) -> None:
         """From now on nobody joins with another key. Raises KeysDiffer."""
         if len(set(self._keys.values())) > 1:
@@ -121,13 +130,14 @@ class Cohort:
         self._claims = {node: claim for node, claim in self._claims.items()
                         if claim.key_id == self._key_id}
 
-    def replies(self, grid: Grid, content: RecordDict, message_type: str, group: str,
-                timeout_s: float, wanted: Callable[[], Collection[str]],
+    def replies(self, grid: Grid, content: Callable[[str], RecordDict], message_type: str,
+                group: str, timeout_s: float, wanted: Callable[[], Collection[str]],
                 enough: Callable[[Collection[str]], bool]) -> Iterator[tuple[str, Message]]:
-        """Ask the partners in ``wanted()`` and yield (partner, reply) in the order of arrival, one
-        reply a partner at a time. Who joins meanwhile is asked too, and who is still wanted after
-        its reply, because its node failed, is asked again once it is back. Ends when nobody is at
-        work and ``enough(partners that may yet answer)``, or after ``timeout_s``."""
+        """Ask each of the partners in ``wanted()`` for ``content(partner)`` and yield (partner,
+        reply) in the order of arrival, one reply a partner at a time. Who joins meanwhile is asked
+        too, and who is still wanted after its reply, because its node failed, is asked again once
+        it is back. Ends when nobody is at work and ``enough(partners that may yet answer)``, or
+        after ``timeout_s``."""
         patience, mail, tries = Patience(timeout_s), Mail(), Counter[int]()
         at_work: dict[int, str] = {}
         reminder = Reminder(log.warning)
@@ -136,7 +146,8 @@ class Cohort:
             for gone in set(tries) - self._connected:
                 del tries[gone]
             ready = {node: name for name, node in self._due(wanted(), at_work.values(), tries)}
-            mail.push(grid, ask(dict.fromkeys(ready, content), message_type, group))
+            mail.push(grid, ask({node: content(name) for node, name in ready.items()},
+                                message_type, group))
             tries.update(ready.keys())
             at_work = {node: name for node, name in (at_work | ready).items()
                        if node in mail.nodes}
@@ -209,6 +220,7 @@ class Cohort:
                 log.warning("%s joins late, or is back, as node %d", claim.partner, node)
             self.nodes = {name: seat for name, seat in self.nodes.items() if seat != node}
             self.nodes[claim.partner], self._keys[claim.partner] = node, claim.key_id
+            self.newest[claim.partner] = claim.newest
         kept = self._connected | set(self.nodes.values())
         self._claims = {node: claim for node, claim in self._claims.items() if node in kept}
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -29,6 +30,7 @@ from strategies.exchange import ask
 from strategies.fold import Fold, Folded, Memory, NoMemory
 from strategies.global_model import GlobalModel, model_digest
 from strategies.opening import OpeningFailed, opened
+from strategies.receipts import Receipt
 
 log = logging.getLogger("veilsum")
 Vector = NDArray[np.float64]
@@ -46,6 +48,9 @@ class RoundReport:
     refused: Mapping[str, str]
     upload_bytes: float
     """Mean bytes that one partner sent."""
+    download_bytes: float
+    """Of the sealed model, or of the last round's receipt: what a request carried to a partner that
+    took part in the round before."""
     seconds: Mapping[str, float]
 
 
@@ -72,7 +77,7 @@ class EncryptedFedAvg(Strategy):
     opened integers into sums; the mean update is ``sums["update"] / divisor(answered)``, a public
     number, never a realised count. ``on_round`` hears each report (tracking, checkpoints,
     evaluation). ``sums``: makes a round's accumulator, by default one in this process; ``memory``
-    holds the sum of an interrupted round."""
+    holds the sum of an interrupted round, and every receipt of the run."""
 
     def __init__(
         self,
@@ -129,6 +134,9 @@ class EncryptedFedAvg(Strategy):
         reply = self._open(grid, model, folded)
         open_s = time.perf_counter() - opening
         sums = self.dequantise(reply.opened.values)
+        if reply.mac:  # kept before anything stands on it
+            self.memory.keep_receipt(Receipt(
+                number, reply.opened.partners, reply.opened.values, reply.mac))
         return RoundReport(
             round=number,
             model=self._moved(model, reply, sums, folded.answered) if kind == "train" else model,
@@ -136,6 +144,8 @@ class EncryptedFedAvg(Strategy):
             answered=folded.answered,
             refused=folded.refused,
             upload_bytes=folded.upload_bytes,
+            download_bytes=float(len(model.carried) + sum(
+                len(receipt.packed()) for receipt in self.memory.receipts(number - 2, number - 1))),
             seconds={"round": time.perf_counter() - began, **folded.seconds, "open": open_s},
         )
 
@@ -145,9 +155,9 @@ class EncryptedFedAvg(Strategy):
         TooFewUpdates."""
         while True:
             self._fold = Fold(self.sums.start(number))
-            content = self._request(model, number, kind)
             try:
-                self._aggregate(number, self._replies(grid, content, number))
+                self._aggregate(number, self._replies(grid, self._request(model, number, kind),
+                                                      number))
                 folded = self._fold.finish(kind, number, _name(model, kind))
             except HelperLost as error:
                 log.warning("round %d: %s; its sum is lost, asking again", number, error)
@@ -164,7 +174,7 @@ class EncryptedFedAvg(Strategy):
         except Refused as error:
             raise OpeningFailed(f"{self.rules.opener}: {error}") from None
 
-    def _replies(self, grid: Grid, content: RecordDict,
+    def _replies(self, grid: Grid, content: Callable[[str], RecordDict],
                  number: int) -> Iterator[tuple[str, Message]]:
         """Everybody's answers; for one whose node failed, as for one that is late to join, the
         round waits only as long as it lacks a quorum and can still get one."""
@@ -178,21 +188,35 @@ class EncryptedFedAvg(Strategy):
             grid, content, layout.TRAIN, str(number), self.rules.timeout_s, wanted,
             lambda possible: not len(fold.answered) < quorum <= len(fold.answered) + len(possible))
 
-    def _request(self, model: GlobalModel, number: int, kind: str) -> RecordDict:
+    def _request(self, model: GlobalModel, number: int, kind: str) -> Callable[[str], RecordDict]:
+        """Partner -> the round's request: the same for all, but for the receipts that it lacks."""
         request = layout.TrainRequest(
             round_id=RoundId(self.rules.run, number),
             kind=kind,
             fingerprint=self.rules.parameters.fingerprint,
-            model=model.outgoing(kind),
+            model_digest=model_digest(model.outgoing(kind)),
+            model=model.carried,
         )
-        return layout.train_request(request)
+
+        @cache
+        def content(held: int) -> RecordDict:
+            receipts = self.memory.receipts(held, number - 1)
+            return layout.train_request(replace(request, receipts=receipts))
+
+        return lambda partner: content(self._held(partner, number))
+
+    def _held(self, partner: str, number: int) -> int:
+        """The newest round whose model the partner holds and can go on from. One that is further
+        (this server went back to an older checkpoint) may have kept nothing older."""
+        held = self.cohort.newest.get(partner, 0)
+        return held if held < number else 0
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Flower's form of the round's request; the model is this strategy's own."""
         content = self._request(self.model, server_round, str(config["kind"]))
-        return ask(dict.fromkeys(self.cohort.nodes.values(), content), layout.TRAIN,
+        return ask({node: content(name) for name, node in self.cohort.nodes.items()}, layout.TRAIN,
                    str(server_round))
 
     def aggregate_train(
@@ -245,10 +269,11 @@ class EncryptedFedAvg(Strategy):
             # A partner whose good reply was folded stays in the sum; only the extra one is out.
             key = sender if sender not in fold.answered else f"{sender} (again)"
             fold.refused[key] = str(error)
-            if isinstance(error, layout.ClientFailed) and error.passing:
+            if self.cohort.may_answer(sender, error):
                 fold.failed.add(sender)
                 log.warning("round %d: %s: %s", number, sender, error)
             return
+        self.cohort.newest[sender] = number - 1
         fold.refused.pop(sender, None)
         fold.answered[sender] = reply
         fold.upload_bytes += sum(len(block) for block in reply.blocks)
@@ -274,8 +299,15 @@ class EncryptedFedAvg(Strategy):
         claim = OpeningClaim(RoundId(self.rules.run, number), members, digest(folded.blocks))
         request = layout.OpenRequest(claim, kind, self.rules.parameters.fingerprint, folded.blocks,
                                      model_digest(model.outgoing(kind)), model.state)
-        return opened(grid, self.cohort, self.rules.opener, request, self.rules.values,
-                      self.rules.timeout_s)
+
+        def content(opener: str) -> RecordDict:
+            receipts = self.memory.receipts(self._held(opener, number), number - 1)
+            return layout.open_request(replace(request, receipts=receipts))
+
+        reply = opened(grid, self.cohort, self.rules.opener, claim, content, self.rules.values,
+                       self.rules.timeout_s)
+        self.cohort.newest[self.rules.opener] = number - 1
+        return reply
 
 
 def _name(model: GlobalModel, kind: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from encryption.types import Accumulator
 from strategies.layout import TrainReply
+from strategies.receipts import Receipt
 
 
 @dataclass(frozen=True)
 class Folded:
     """A sum that may be opened. A server that forgets it between asking and stepping would ask for
     another one of the same round, which no opener opens. ``model``: digest (hex) of what
-    partners were sent; ``blocks``: ciphertext; ``upload_bytes``: mean of what one partner sent."""
+    partners worked from; ``blocks``: ciphertext; ``upload_bytes``: mean of one partner's."""
 
     kind: str
     round: int
@@ -35,15 +36,41 @@ class Memory(Protocol):
     def folded(self, kind: str, number: int) -> Folded | None:
         """What was kept of this round, before an interruption."""
 
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """On disk when this returns."""
+
+    def receipts(self, after: int, last: int) -> tuple[Receipt, ...]:
+        """Those of rounds ``after`` + 1 to ``last``, one round after the other; those before a
+        gap are left out."""
+
 
 class NoMemory:
-    """An interrupted run is lost."""
+    """An interrupted run is lost; its receipts lie in this process's memory."""
+
+    def __init__(self) -> None:
+        self._receipts: dict[int, Receipt] = {}
 
     def keep(self, folded: Folded) -> None:
         pass
 
     def folded(self, kind: str, number: int) -> Folded | None:
         return None
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        self._receipts[receipt.round] = receipt
+
+    def receipts(self, after: int, last: int) -> tuple[Receipt, ...]:
+        return unbroken(map(self._receipts.get, range(last, after, -1)))
+
+
+def unbroken(newest_first: Iterable[Receipt | None]) -> tuple[Receipt, ...]:
+    """The receipts before the first that is missing, oldest first. A site can use no others."""
+    found: list[Receipt] = []
+    for receipt in newest_first:
+        if receipt is None:
+            break
+        found.append(receipt)
+    return tuple(reversed(found))
 
 
 @dataclass

@@ -21,8 +21,8 @@ _SEALED = struct.Struct("<IQ")
 
 
 def model_digest(model: Vector | bytes) -> bytes:
-    """SHA-256 that stands for a model as it was sent: tags commit to it, so that a sum opens only
-    if every partner in it trained from the same bytes."""
+    """SHA-256 that stands for a model, in the clear or as it is sealed: tags and receipts commit to
+    it, so that a sum opens only if every partner in it trained from the same."""
     clear = not isinstance(model, bytes)
     state = hashlib.sha256(b"veilsum model 1\0" + bytes([clear]))
     state.update(np.ascontiguousarray(model, "<f8").tobytes() if clear else model)
@@ -35,7 +35,11 @@ class GlobalModel(Protocol):
         """Rounds that this model has been through."""
 
     def outgoing(self, kind: str) -> Vector | bytes:
-        """What partners get: to train from, or ("test") the final model."""
+        """What partners work from: to train, or ("test") the final model."""
+
+    @property
+    def carried(self) -> bytes:
+        """What of it a request carries; revealed, nothing: partners step it themselves."""
 
     @property
     def state(self) -> bytes:
@@ -56,7 +60,8 @@ class GlobalModel(Protocol):
 
 @dataclass(frozen=True)
 class RevealedModel:
-    """The operator steps, and sees every model."""
+    """The operator steps a copy, and sees every model: partners step their own and take none from
+    it (:mod:`client.model_chain`)."""
 
     server: ServerState
     config: StrategyConfig
@@ -69,12 +74,18 @@ class RevealedModel:
         return self.server.model if kind == "train" else self.server.final
 
     @property
+    def carried(self) -> bytes:
+        return b""
+
+    @property
     def state(self) -> bytes:
         return b""
 
     def after(self, reply: OpenReply, mean_update: Vector | None) -> RevealedModel:
         if mean_update is None or reply.model or reply.state:
             raise Refused("the opener kept the update to itself, but the run reveals it")
+        if not reply.mac:
+            raise Refused("the opener did not vouch for the sum, so no partner would go on from it")
         return RevealedModel(step(self.server, mean_update, self.config), self.config)
 
     def arrays(self) -> ArrayRecord:
@@ -99,8 +110,12 @@ class SealedModel:
     def outgoing(self, kind: str) -> bytes:
         return self.model
 
+    @property
+    def carried(self) -> bytes:
+        return self.model
+
     def after(self, reply: OpenReply, mean_update: Vector | None) -> SealedModel:
-        if mean_update is not None or not (reply.model and reply.state):
+        if mean_update is not None or reply.mac or not (reply.model and reply.state):
             raise Refused("the opener sent no sealed model")
         return SealedModel(self.round + 1, reply.model, reply.state)
 

@@ -15,13 +15,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from encryption.types import Refused, RoundId
+from strategies.receipts import MAX_ROUND
 
-PROTOCOL = 2
+PROTOCOL = 3
 CHUNK_BYTES = 5_000_000
 """Flower handles about this much an Array best."""
 MAX_BLOCKS = 100_000
-FLOAT_STYPE, INT_STYPE = "veilsum.f8", "veilsum.i8"
-HEAD, BODY, SEALED = "head", "body", "sealed"
+INT_STYPE = "veilsum.i8"
+HEAD, BODY, SEALED, RECEIPTS = "head", "body", "sealed", "receipts"
 _BYTES_STYPE = "veilsum.blocks"
 
 
@@ -121,6 +122,13 @@ def read_digest(head: ConfigRecord, key: str) -> bytes:
     return value
 
 
+def read_count(head: ConfigRecord, key: str) -> int:
+    value = head.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_ROUND:
+        raise Refused(f"the message's {key} is not a number of rounds")
+    return value
+
+
 def read_seconds(head: ConfigRecord, key: str) -> float:
     value = head.get(key)
     if not isinstance(value, float) or not 0 <= value < 1e6:
@@ -130,7 +138,7 @@ def read_seconds(head: ConfigRecord, key: str) -> float:
 
 def read_round(head: ConfigRecord) -> RoundId:
     number = head.get("round")
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= 1_000_000:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= MAX_ROUND:
         raise Refused("the message's round is not a number")
     return RoundId(read_text(head, "run"), number)
 
@@ -155,10 +163,10 @@ def read_array(content: RecordDict, name: str, stype: str, dtype: str) -> NDArra
     return np.frombuffer(found.data, dtype)
 
 
-def read_bytes(content: RecordDict, name: str) -> tuple[bytes, ...]:
-    """What :func:`add_bytes` put under ``name``."""
+def read_bytes(content: RecordDict, name: str, least: int = 1) -> tuple[bytes, ...]:
+    """What :func:`add_bytes` put under ``name``: so many parts at least."""
     lengths = read_head(content).get(f"{name}_lengths")
-    if not isinstance(lengths, list) or not 0 < len(lengths) <= MAX_BLOCKS:
+    if not isinstance(lengths, list) or not least <= len(lengths) <= MAX_BLOCKS:
         raise Refused("the message's lengths are missing or too many")
     if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in lengths):
         raise Refused("the message's lengths are not numbers")

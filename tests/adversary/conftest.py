@@ -1,5 +1,6 @@
-"""The small federation of the key holder's tests."""
+"""The small federations of the key holder's tests, and of the real apps'."""
 
+from tests.federation.conftest import clients, configure, table
 from tests.keyholder.conftest import federate
 
-__all__ = ["federate"]
+__all__ = ["clients", "configure", "federate", "table"]

@@ -15,14 +15,19 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from client import policy_file
-from client.session import Session
-from conf.compose import from_json
+from client.session import Session, _bound_run
+from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
 from encryption.types import Parameters, RoundId
 from experiments.local_grid import LocalGrid
+from keyholder.keys import SharedKey
+from keyholder.receipts import vouch
+from learning.registry import shared_start
 from strategies import layout
+from strategies.agreement import Agreement
 from strategies.exchange import ask
 from strategies.global_model import model_digest
+from strategies.receipts import Receipt
 
 PARTNERS = ("east", "north", "west")
 CATEGORIES = ("bread", "coffee", "milk")
@@ -82,11 +87,23 @@ class Clients:
     config: Config
     parameters: Parameters
     nodes: Mapping[str, Mapping[str, object]]
+    key: SharedKey
 
     @property
     def start_digest(self) -> bytes:
-        """Of the model that :meth:`train` sends if nothing else is said."""
-        return model_digest(np.zeros(self.size))
+        """Of the model of every round that :meth:`train` asks for."""
+        return model_digest(shared_start(self.config))
+
+    def still(self, number: int, run: str = RUN) -> tuple[Receipt, ...]:
+        """Receipts, as an opener makes them, of rounds before ``number`` whose sums moved
+        nothing."""
+        bound = _bound_run(agreed_digest(to_json(self.config)), run)
+        members = tuple(range(len(self.nodes)))
+        nothing = np.zeros(Agreement.of(self.config).training.total_size, np.int64)
+        return tuple(
+            Receipt(earlier, members, nothing, vouch(
+                self.key, RoundId(bound, earlier), "train", members, self.start_digest, nothing))
+            for earlier in range(1, number))
 
     @property
     def size(self) -> int:
@@ -100,15 +117,21 @@ class Clients:
         (reply,) = self.grid.send_and_receive(ask({node: content}, kind, "1"), timeout=60)
         return reply
 
-    def train(self, partner: str, number: int, *, value: float = 0.0, run: str = RUN,
-              kind: str = "train", size: int | None = None) -> Message:
-        model = np.full(self.size if size is None else size, value)
-        return self.train_from(partner, number, model, run=run, kind=kind)
+    def request(self, number: int, *, run: str = RUN, kind: str = "train") -> layout.TrainRequest:
+        """Of a round that begins with the public start still."""
+        return layout.TrainRequest(RoundId(run, number), kind, self.parameters.fingerprint,
+                                   self.start_digest, receipts=self.still(number, run))
 
-    def train_from(self, partner: str, number: int, model: np.ndarray | bytes, *, run: str = RUN,
+    def train(self, partner: str, number: int, *, run: str = RUN, kind: str = "train") -> Message:
+        return self.ask(partner, self.request(number, run=run, kind=kind))
+
+    def train_from(self, partner: str, number: int, model: bytes, *, run: str = RUN,
                    kind: str = "train") -> Message:
-        request = layout.TrainRequest(
-            RoundId(run, number), kind, self.parameters.fingerprint, model)
+        """From a sealed model."""
+        return self.ask(partner, layout.TrainRequest(
+            RoundId(run, number), kind, self.parameters.fingerprint, model_digest(model), model))
+
+    def ask(self, partner: str, request: layout.TrainRequest) -> Message:
         return self.send(partner, layout.train_request(request), layout.TRAIN)
 
 
@@ -120,14 +143,13 @@ def clients(tmp_path: Path) -> Callable[..., object]:
     @contextmanager
     def start(config: Config, policy: str = "", **extra: object) -> Iterator[Clients]:
         from client.app import app
-        from conf.compose import to_json
         from encryption.parameters import choose_parameters
         from experiments.simulate import _node, prepared
-        from keyholder.keys import SharedKey
 
         config = prepared(config, tmp_path)
         parameters = choose_parameters("shared_key", 3, config.encryption.bits)
-        SharedKey.generate(parameters).save(tmp_path / "federation.key")
+        key = SharedKey.generate(parameters)
+        key.save(tmp_path / "federation.key")
         nodes = {name: {**_node(tmp_path, name, config.federation.sites[name]),
                         **{key.replace("_", "-"): value for key, value in extra.items()}}
                  for name in config.federation.partners}
@@ -136,7 +158,7 @@ def clients(tmp_path: Path) -> Callable[..., object]:
                 path = Path(str(node["state-path"])) / policy_file.NAME
                 path.write_text(policy + policy_file.starter(config.federation.customers))
         with LocalGrid(app, nodes, {"config": to_json(config)}, workers=1) as grid:
-            yield Clients(grid, config, parameters, nodes)
+            yield Clients(grid, config, parameters, nodes, key)
 
     return start
 

@@ -43,8 +43,7 @@ def _heads(federation, number: int, run: str = RUN) -> dict[str, ServerState]:  
 
 
 def _train(federation, partner: str, number: int, run: str = RUN):  # type: ignore[no-untyped-def]
-    model = shared_start(federation.config)
-    return parse_train_reply(federation.train_from(partner, number, model, run=run))
+    return parse_train_reply(federation.train(partner, number, run=run))
 
 
 def test_a_head_moves_once_a_round_and_each_partner_has_its_own(configure, clients) -> None:  # type: ignore[no-untyped-def]
@@ -71,9 +70,7 @@ def test_a_client_that_restarts_goes_on_with_its_head(configure, clients) -> Non
             session = Session.start(to_json(config), site)
             for number in (1, 2, 3):
                 session = Session.start(to_json(config), site) if restarts else session
-                session.contribute(layout.TrainRequest(
-                    RoundId(run, number), "train", federation.parameters.fingerprint,
-                    shared_start(config)))
+                session.contribute(federation.request(number, run=run))
             ends.append(_heads(federation, 3, run)["east"])
         assert ends[0].averaged == 2 and ends[0].model.size == mask.size == 5
         np.testing.assert_array_equal(ends[0].model, ends[1].model)
@@ -86,7 +83,7 @@ def test_a_head_that_was_lost_is_not_begun_anew_in_silence(  # type: ignore[no-u
         _train(federation, "east", 1)
         (folder,) = (tmp_path / "state" / "east" / "heads").iterdir()
         folder.rename(tmp_path / "elsewhere")
-        refused = federation.train_from("east", 2, shared_start(federation.config))
+        refused = federation.train("east", 2)
         assert refused.content["head"]["refused"] == "HeadDamaged"
         (tmp_path / "elsewhere").rename(folder)
         _train(federation, "east", 2)
@@ -162,9 +159,7 @@ def test_noise_for_one_head_is_not_opened_under_another(configure, clients) -> N
         for partner in ("east", "north"):
             accumulator.fold(_train(federation, partner, 1).blocks)
         west = Session.start(to_json(other), Site.from_node_config(federation.nodes["west"]))
-        accumulator.fold(west.contribute(layout.TrainRequest(
-            RoundId(RUN, 1), "train", federation.parameters.fingerprint,
-            shared_start(config))).blocks)
+        accumulator.fold(west.contribute(federation.request(1)).blocks)
         blocks = accumulator.finish()
         claim = OpeningClaim(RoundId(RUN, 1), (0, 1, 2), digest(blocks))
         opener = Session.start(to_json(config), Site.from_node_config(federation.nodes["east"]))

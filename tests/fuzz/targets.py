@@ -22,10 +22,11 @@ import numpy as np
 from flwr.app import RecordDict
 from flwr.common.serde import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
 
+from client.model_chain import ModelChain
 from client.reply_store import ReplyStore
 from client.run_notes import Note, parse_note
 from conf.compose import from_json, to_json
-from conf.schema import Config, FederationConfig, InvalidConfig
+from conf.schema import Config, FederationConfig, InvalidConfig, PrivacyConfig, TaskConfig
 from encryption.accumulator import digest, make_accumulator
 from encryption.control import ControlLayout
 from encryption.parameters import choose_parameters
@@ -35,11 +36,16 @@ from keyholder.ciphers import make_cipher
 from keyholder.guard import OpeningGuard
 from keyholder.keys import KeyFileError, SharedKey
 from keyholder.opening import SumOpener
+from keyholder.receipts import vouch
 from keyholder.sealer import Sealer
 from keyholder.vault import Kind, Vault, run_hash
+from learning.registry import shared_start
 from privacy.ledger import Ledger
 from privacy.ledger_file import LedgerBroken, Mark
 from strategies import layout as messages
+from strategies.agreement import Agreement
+from strategies.global_model import model_digest
+from strategies.receipts import Receipt
 from tests.fuzz import mutate
 from tests.keyholder import forging
 
@@ -66,6 +72,7 @@ def make(folder: Path) -> Mapping[str, Target]:
         made[f"key.{suite}"] = Target(federation.key_file, 3)
     for name, content, parse in _messages():
         made[f"message.{name}"] = Target(partial(_message, content, parse), 7)
+    made["receipt"] = Target(_receipts(folder), 3)
     made["sealed model"] = Target(partial(_sealed_model, *_vault()), 2)
     made["configuration"] = Target(_configuration, 2)
     made["stored reply"] = Target(partial(_stored_reply, folder), 4)
@@ -140,24 +147,27 @@ def _messages() -> list[tuple[str, Callable, Callable]]:
     """(name, how a real one is made, its parser)."""
     blocks = (b"a" * 200, b"", b"bc" * 90)
     claim = OpeningClaim(ROUND, (0, 2), b"d" * 32)
+    receipts = tuple(Receipt(number, (0, 2), np.arange(50), bytes([number]) * 32)
+                     for number in (1, 2))
     replies = {
-        "join reply": (partial(messages.join_reply, messages.JoinReply("north", "ab" * 16)),
+        "join reply": (partial(messages.join_reply, messages.JoinReply("north", "ab" * 16, 2)),
                        messages.parse_join_reply),
         "train reply": (partial(messages.train_reply, messages.TrainReply(
             ROUND, "north", "ff", blocks, 0.5, 0.25)), messages.parse_train_reply),
         "open reply": (partial(messages.open_reply, messages.OpenReply(
-            OpenedSum(np.arange(50), (0, 2)), b"model" * 9, b"state" * 20)),
+            OpenedSum(np.arange(50), (0, 2)), b"model" * 9, b"state" * 20, b"w" * 32)),
                        lambda message: messages.parse_open_reply(message, 50)),
     }
     requests = {
         "join request": (partial(messages.join_request, "5eed", "ff"),
                          messages.parse_join_request),
         "train request": (partial(messages.train_request, messages.TrainRequest(
-            ROUND, "train", "ff", np.linspace(0, 1, 40))), messages.parse_train_request),
+            ROUND, "train", "ff", b"m" * 32, receipts=receipts)), messages.parse_train_request),
         "sealed train request": (partial(messages.train_request, messages.TrainRequest(
-            ROUND, "train", "ff", b"sealed" * 40)), messages.parse_train_request),
+            ROUND, "train", "ff", b"m" * 32, b"sealed" * 40)), messages.parse_train_request),
         "open request": (partial(messages.open_request, messages.OpenRequest(
-            claim, "train", "ff", blocks, b"m" * 32, b"state" * 20)), messages.parse_open_request),
+            claim, "train", "ff", blocks, b"m" * 32, b"state" * 20, receipts)),
+                         messages.parse_open_request),
     }
     def of_reply(parse: Callable) -> Callable:
         return lambda content: parse(SimpleNamespace(content=content, has_error=lambda: False))
@@ -205,6 +215,31 @@ def _sealed_model(vault: Vault, sealed: bytes, source: Random) -> bool:
     content = vault.open(Kind.MODEL, ROUND.round, mutate.changed(source, sealed))[1]
     assert content == bytes(range(200)), "a forged model was opened"
     return True
+
+
+def _receipts(folder: Path) -> Run:
+    """A site that steps its model along a receipt: only the true one moves it."""
+    partners = ["a", "b", "c"]
+    config = Config(
+        task=TaskConfig(categories=["MILK"]), privacy=PrivacyConfig(name="none"),
+        federation=FederationConfig(partners=partners, customers=dict.fromkeys(partners, 10)))
+    agreement = Agreement.of(config)
+    key = SharedKey.generate(agreement.parameters)
+    start = model_digest(shared_start(config))
+    true = np.arange(agreement.training.total_size)
+    packed = Receipt(1, (0, 1, 2), true, vouch(
+        key, RoundId(ROUND.run, 1), "train", (0, 1, 2), start, true)).packed()
+
+    def run(source: Random) -> bool:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            chain = ModelChain(config, agreement, key, ROUND.run, Path(place))
+            receipt = Receipt.unpacked(mutate.changed(source, packed))
+            assert Receipt.unpacked(receipt.packed()).mac == receipt.mac
+            chain.before(2, (receipt,))
+        assert np.array_equal(receipt.integers, true), "a forged receipt moved the model"
+        return True
+
+    return run
 
 
 def _configuration(source: Random) -> bool:

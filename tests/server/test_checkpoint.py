@@ -21,6 +21,7 @@ from server.checkpoint import (
 from strategies.fold import Folded
 from strategies.global_model import RevealedModel, SealedModel
 from strategies.optimiser import ServerState
+from strategies.receipts import Receipt
 
 RUN = "ab" * 16
 
@@ -61,6 +62,33 @@ def test_two_of_each_are_kept_and_nothing_after_the_end(kept: Checkpoints) -> No
                      "sum-000003.folded", "sum-000004.folded"]
     kept.finished()
     assert not kept.place.exists() and kept.load() is None
+
+
+def _receipt(number: int) -> Receipt:
+    return Receipt(number, (0, 2), np.arange(number), bytes([number]) * 32)
+
+
+def test_every_receipt_is_kept_for_who_comes_late(kept: Checkpoints, tmp_path: Path) -> None:
+    for number in range(1, 6):
+        kept.keep_receipt(_receipt(number))
+    again = Checkpoints(tmp_path, Config())
+    again.load()
+
+    def rounds(after: int, last: int) -> list[int]:
+        return [receipt.round for receipt in again.receipts(after, last)]
+
+    assert rounds(0, 5) == [1, 2, 3, 4, 5] and rounds(2, 4) == [3, 4] and rounds(3, 3) == []
+    (third,) = again.receipts(2, 3)
+    assert (third.members, third.mac, list(third.integers)) == ((0, 2), b"\3" * 32, [0, 1, 2])
+    damaged = kept.place / "opened-000002.receipt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert rounds(0, 5) == [3, 4, 5] and rounds(0, 2) == []
+
+
+def test_receipts_of_another_run_are_left_out(kept: Checkpoints) -> None:
+    kept.keep_receipt(_receipt(1))
+    kept.save(replace(_saved(4), run="cd" * 16))
+    assert kept.receipts(0, 1) == ()
 
 
 @pytest.mark.parametrize("harm", [

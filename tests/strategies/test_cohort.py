@@ -46,8 +46,8 @@ def _replies(cohort: Cohort, grid, timeout_s: float = 5.0, quorum: int = 3,  # t
     def enough(possible: Collection[str]) -> bool:
         return not len(answered()) < quorum <= len(answered()) + len(possible)
 
-    for partner, reply in cohort.replies(grid, record({}), layout.TRAIN, "1", timeout_s, wanted,
-                                         enough):
+    for partner, reply in cohort.replies(grid, lambda _: record({}), layout.TRAIN, "1", timeout_s,
+                                         wanted, enough):
         assert partner not in answered()
         got[partner] = reply
     return got

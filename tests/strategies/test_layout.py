@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from encryption.types import OpenedSum, OpeningClaim, Refused, RoundId
 from strategies import layout
+from strategies.receipts import Receipt
 from strategies.records import CHUNK_BYTES
 
 
@@ -28,6 +30,8 @@ def _reply(content: RecordDict) -> Message:
 
 
 BLOCKS = (b"a" * 10, b"", b"bc" * 9)
+RECEIPTS = (Receipt(1, (0, 2), np.array([-5, 2**40]), b"a" * 32),
+            Receipt(2, (0, 1, 2), np.array([7, -(2**31)]), b"b" * 32))
 REPLY = layout.TrainReply(RoundId("ab", 3), "north", "ff", BLOCKS, 0.5, 0.25)
 
 
@@ -44,28 +48,47 @@ def test_large_replies_travel_in_chunks() -> None:
 
 
 def test_train_request_round_trip() -> None:
-    request = layout.TrainRequest(RoundId("ab", 2), "train", "ff", np.array([1.5, -2.0]))
+    request = layout.TrainRequest(RoundId("ab", 3), "train", "ff", b"m" * 32, receipts=RECEIPTS)
     parsed = layout.parse_train_request(layout.train_request(request))
-    assert parsed.round_id == request.round_id and parsed.kind == "train"
-    np.testing.assert_array_equal(parsed.model, request.model)
+    assert replace(parsed, receipts=()) == replace(request, receipts=())
+    _same(parsed.receipts, RECEIPTS)
+
+
+def _same(found: tuple[Receipt, ...], expected: tuple[Receipt, ...]) -> None:
+    assert [(r.round, r.members, r.mac) for r in found] == [
+        (r.round, r.members, r.mac) for r in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.integers.dtype == np.int64
+        np.testing.assert_array_equal(one.integers, other.integers)
+
+
+def test_receipts_out_of_order_are_refused() -> None:
+    one, two = RECEIPTS
+    for receipts in ((two, one), (one, one), (one, replace(two, round=3))):
+        request = layout.TrainRequest(RoundId("ab", 3), "train", "ff", b"m" * 32, b"", receipts)
+        with pytest.raises(Refused, match="one round after the other"):
+            layout.parse_train_request(layout.train_request(request))
 
 
 def test_open_round_trip() -> None:
     claim = OpeningClaim(RoundId("ab", 2), (0, 2), b"d" * 32)
     request = layout.OpenRequest(claim, "train", "ff", BLOCKS, b"m" * 32, b"state")
     assert layout.parse_open_request(layout.open_request(request)) == request
+    sent = layout.open_request(replace(request, receipts=RECEIPTS))
+    _same(layout.parse_open_request(sent).receipts, RECEIPTS)
     opened = OpenedSum(np.array([-5, 2**40]), (0, 2))
-    reply = layout.OpenReply(opened, b"model", b"state")
+    reply = layout.OpenReply(opened, b"model", b"state", b"w" * 32)
     parsed = layout.parse_open_reply(_reply(layout.open_reply(reply)), 2)
     np.testing.assert_array_equal(parsed.opened.values, opened.values)
-    assert (parsed.opened.partners, parsed.model, parsed.state) == ((0, 2), b"model", b"state")
+    assert (parsed.opened.partners, parsed.model, parsed.state, parsed.mac) == (
+        (0, 2), b"model", b"state", b"w" * 32)
     with pytest.raises(Refused, match="another length"):
         layout.parse_open_reply(_reply(layout.open_reply(reply)), 3)
 
 
 @pytest.mark.parametrize("model", [b"", b"x" * 7, b"x" * (CHUNK_BYTES + 1)])
 def test_a_sealed_model_travels_as_it_is(model: bytes) -> None:
-    request = layout.TrainRequest(RoundId("ab", 2), "train", "ff", model)
+    request = layout.TrainRequest(RoundId("ab", 2), "train", "ff", b"m" * 32, model)
     content = layout.train_request(request)
     assert layout.parse_train_request(content) == request
     assert all(len(array.data) <= CHUNK_BYTES for array in content["sealed"].values())
@@ -96,14 +119,15 @@ VALUES = st.one_of(
 @settings(max_examples=500, deadline=None, 
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(["protocol", "run", "round", "partner", "fingerprint", "body_lengths",
-                            "sealed_lengths", "model_digest", "train_s", "refused",
-                            "kind", "partners", "digest"]), value=VALUES, drop=st.booleans())
+                            "sealed_lengths", "receipts_lengths", "model_digest", "train_s",
+                            "refused", "kind", "partners", "digest"]), value=VALUES,
+       drop=st.booleans())
 def test_mutated_heads_raise_only_refused(key: str, value: Any, drop: bool) -> None:
     claim = OpeningClaim(RoundId("ab", 2), (0, 2), b"d" * 32)
     contents = {
         "train": layout.train_reply(REPLY),
-        "open": layout.open_request(
-            layout.OpenRequest(claim, "train", "ff", BLOCKS, b"m" * 32, b"state")),
+        "open": layout.open_request(layout.OpenRequest(
+            claim, "train", "ff", BLOCKS, b"m" * 32, b"state", RECEIPTS)),
     }
     for name, content in contents.items():
         head = content["head"]
