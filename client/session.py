@@ -67,7 +67,7 @@ class Session:
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
         data = load_partner(config, site.data_path, site.partner)
-        if config.federation.name == "deployment" and not data.train.mask.any():
+        if config.federation.name == "deployment" and not data.train.examples:
             raise SiteError(
                 f"{site.data_path} gives this run nothing to train on, under its calendar and "
                 "categories; `veilsum validate-data FILE --site PARTNER` with the task settings "

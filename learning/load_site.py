@@ -11,25 +11,26 @@ from learning.load_checks import check_rows
 from learning.load_readings import FAR_DAYS, MAX_LOAD_KWH, READINGS
 from learning.load_registers import only_rising
 from learning.load_table import hourly, read_load
+from learning.pieces import Pieces
 from learning.site_table import as_written, own_partner
 from learning.table_checks import foreign
 from learning.tables import TableError, are_names
 
 
 def scan_readings(path: Path, config: TaskConfig,
-                  site: str | None = None) -> tuple[str, pl.LazyFrame]:
+                  site: str | None = None) -> tuple[str, Pieces]:
     """Partner and canonical readings of the file at the ``site`` of a partner: as written by
     ``split_by_partner``, or a table (docs/data.md) in which the partner column may be missing
     (the site's name stands in, or the file's where no site is named). Raises TableError."""
-    frame = as_written(path, READINGS, _sound())
-    if frame is not None:
-        return own_partner(path, frame, site), frame
+    pieces = as_written(path, READINGS, _sound())
+    if pieces is not None:
+        return own_partner(path, site), pieces
     table = read_load(path, config, site)
     errors = [finding for finding in check_rows(table, config) if finding.severity == "error"]
     errors += foreign(table.parsed["partner"].drop_nulls().unique().to_list(), site)
     if errors:
         raise TableError(path, errors, site, config.name)
-    return str(table.parsed["partner"][0]), hourly(table).lazy()
+    return str(table.parsed["partner"][0]), Pieces.of(hourly(table))
 
 
 def _sound() -> pl.Expr:

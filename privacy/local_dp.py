@@ -23,8 +23,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(b, e, o) outputs and (b, e, o) goals -> (b, e)."""
 
 
-def dp_sgd(model: nn.Module, loss: Loss, features: NDArray[np.float32],
-           goals: NDArray[np.float32], mask: NDArray[np.bool_], *, steps: int,
+def dp_sgd(model: nn.Module, loss: Loss, parts: Callable, *, steps: int,
            sample_rate: float, noise_multiplier: float, clip_norm: float, learning_rate: float,
            expected_customers: int) -> NDArray[np.float64]:
     """features (n, e, f), goals (n, e, o) and mask (n, e) of n customers -> the flat change (d,)
@@ -43,6 +42,9 @@ def dp_sgd(model: nn.Module, loss: Loss, features: NDArray[np.float32],
     optimiser = _optimiser(trained, noise_multiplier, clip_norm, learning_rate,
                            sample_rate * expected_customers)
     start = _flat(trained)
+    from learning.customers import concatenate
+    whole = concatenate(list(parts()))
+    features, goals, mask = whole.features, whole.goals, whole.mask
     source = NoiseSource()
     for _ in range(steps):
         chosen = source.uniform(len(features)) < sample_rate
