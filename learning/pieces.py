@@ -53,9 +53,10 @@ def by_customer(path: Path, rows: int = PIECE_ROWS) -> Pieces:
     return grouped(lambda: _batches(path, rows), rows)
 
 
-def grouped(batches: Callable[[], Iterable[pl.DataFrame]], rows: int = PIECE_ROWS) -> Pieces:
-    """Rows whose "customer" (null is one too) may lie anywhere: in one piece if they are few, else
-    by a hash of the customer through files that go with what is returned. Raises OSError."""
+def grouped(batches: Callable[[], Iterable[pl.DataFrame]], rows: int = PIECE_ROWS,
+            owner: str = "customer") -> Pieces:
+    """Rows whose ``owner`` (null is one too) may lie anywhere: in one piece if they are few, else
+    by a hash of the owner through files that go with what is returned. Raises OSError."""
     few, count = list[pl.DataFrame](), 0
     for frame in batches():
         count += len(frame)
@@ -64,8 +65,8 @@ def grouped(batches: Callable[[], Iterable[pl.DataFrame]], rows: int = PIECE_ROW
         else:
             few.clear()
     if count <= 2 * rows:
-        return Pieces.of(pl.concat(few).sort("customer", maintain_order=True))
-    buckets = _Buckets(min(-(-count // rows), _MOST_FILES))
+        return Pieces.of(pl.concat(few).sort(owner, maintain_order=True))
+    buckets = _Buckets(min(-(-count // rows), _MOST_FILES), owner)
     for frame in batches():
         buckets.add(frame)
     buckets.close()
@@ -73,14 +74,15 @@ def grouped(batches: Callable[[], Iterable[pl.DataFrame]], rows: int = PIECE_ROW
 
 
 class _Buckets:
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, owner: str) -> None:
+        self._owner = owner
         self._folder = temporary_folder()
         self._paths = [Path(self._folder.name) / f"{number}.arrow" for number in range(count)]
         self._writers: list[pa.ipc.RecordBatchStreamWriter] = []
         self._files: list[IO[bytes]] = []
 
     def add(self, frame: pl.DataFrame) -> None:
-        number = frame["customer"].hash(seed=0) % len(self._paths)
+        number = frame[self._owner].hash(seed=0) % len(self._paths)
         parts = frame.with_columns(_bucket=number).partition_by(
             "_bucket", as_dict=True, include_key=False, maintain_order=True)
         if not self._writers:
@@ -101,7 +103,7 @@ class _Buckets:
             with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
                 table = stream.read_all()
             if len(table):
-                yield pl.DataFrame(pl.from_arrow(table)).sort("customer", maintain_order=True)
+                yield pl.DataFrame(pl.from_arrow(table)).sort(self._owner, maintain_order=True)
 
 
 def _batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:

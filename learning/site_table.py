@@ -8,10 +8,19 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from learning.large_table import errors_of, is_large, raw_pieces, told
 from learning.partner_file import COLUMNS, partner_of
 from learning.pieces import Pieces, by_customer
-from learning.table_checks import FAR_DAYS, check_rows, foreign
-from learning.tables import TableError, are_names, canonical, read_table
+from learning.table_checks import FAR_DAYS, check_customers, check_rows, far_days, foreign
+from learning.tables import (
+    OPTIONAL,
+    REQUIRED,
+    Finding,
+    TableError,
+    are_names,
+    canonical,
+    read_table,
+)
 
 
 def scan_partner(path: Path, site: str | None = None) -> tuple[str, Pieces]:
@@ -29,12 +38,35 @@ def scan_partner(path: Path, site: str | None = None) -> tuple[str, Pieces]:
     pieces = as_written(path, COLUMNS, sound, FAR_DAYS)
     if pieces is not None:
         return own_partner(path, site), pieces
+    if is_large(path):
+        return _large(path, site)
     table = read_table(path, site=site or path.stem)
     errors = [finding for finding in check_rows(table) if finding.severity == "error"]
     errors += foreign(table.parsed["partner"].drop_nulls().unique().to_list(), site)
     if errors:
         raise TableError(path, errors, site)
     return str(table.parsed["partner"][0]), Pieces.of(canonical(table))
+
+
+def _large(path: Path, site: str | None) -> tuple[str, Pieces]:
+    owner = site or path.stem
+    raw = raw_pieces(path, (*REQUIRED, *OPTIONAL))
+    names, days = set[str](), list[pl.DataFrame]()
+
+    def check(piece: pl.DataFrame) -> list[Finding]:
+        table = read_table(path, owner, piece)
+        names.update(table.parsed["partner"].drop_nulls().unique())
+        days.append(table.parsed.select(
+            "partner", pl.col("time").dt.truncate("1d"), "row").drop_nulls().group_by(
+                "partner", "time").agg(pl.col("row").min(), pl.len()))
+        return check_customers(table)
+
+    errors = [*errors_of(told(raw, path, "checking"), check), *far_days(pl.concat(days)),
+              *foreign(sorted(names), site)]
+    if errors:
+        raise TableError(path, errors, site)
+    return names.pop(), Pieces(lambda: (canonical(read_table(path, owner, piece))
+                                        for piece in raw))
 
 
 def as_written(path: Path, columns: Mapping[str, pl.DataType], sound: pl.Expr,
