@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -56,7 +57,7 @@ class RowWriter:
         self._memory.append(np.ascontiguousarray(rows))
         self.rows += len(rows)
         if self._file is None and self.rows * self._dtype.itemsize > MEMORY_BYTES:
-            self._file = _unnamed()
+            self._file = unnamed_file()
         if self._file is not None:
             for part in self._drained():
                 self._file.write(part.tobytes())
@@ -64,7 +65,9 @@ class RowWriter:
     def done(self) -> HeldRows:
         if self._file is not None:
             self._file.flush()
-            return HeldRows(self._dtype, None, self._file)
+            held = HeldRows(self._dtype, None, self._file)
+            weakref.finalize(held, self._file.close)
+            return held
         parts = list(self._drained())
         base = self._dtype.subdtype or (self._dtype, ())
         empty = np.zeros((0, *base[1]), base[0])
@@ -75,17 +78,12 @@ class RowWriter:
         yield from parts
 
 
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+def unnamed_file() -> IO[bytes]:
     """Beside the data that can be made again; where that cannot be written, where the system has
-    temporary files. It goes with the object."""
-    root = cache_folder()
+    temporary files. Nothing is left of it when it is closed or the process ends."""
+    folder = cache_folder()
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".rows-", dir=root)
-    except OSError:
-        return tempfile.TemporaryDirectory(prefix="veilsum-rows-")
-
-
-def _unnamed() -> IO[bytes]:
-    with temporary_folder() as folder:
+        folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder)
+    except OSError:
+        return tempfile.TemporaryFile()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learning.held_rows import temporary_folder
+from learning.held_rows import unnamed_file
 
 PIECE_ROWS = 2**20
 """About so many rows a piece has; more where one customer does."""
-_MOST_FILES = 512
+_MOST_FILES = 256
 """Open at once."""
 
 
@@ -74,33 +74,35 @@ def grouped(batches: Callable[[], Iterable[pl.DataFrame]], rows: int = PIECE_ROW
 
 
 class _Buckets:
+    """Files without names, one a bucket; they are closed when nobody reads them any more."""
+
     def __init__(self, count: int, owner: str) -> None:
         self._owner = owner
-        self._folder = temporary_folder()
-        self._paths = [Path(self._folder.name) / f"{number}.arrow" for number in range(count)]
+        self._files = [unnamed_file() for _ in range(count)]
         self._writers: list[pa.ipc.RecordBatchStreamWriter] = []
-        self._files: list[IO[bytes]] = []
+        for file in self._files:
+            weakref.finalize(self, file.close)
 
     def add(self, frame: pl.DataFrame) -> None:
-        number = frame[self._owner].hash(seed=0) % len(self._paths)
+        number = frame[self._owner].hash(seed=0) % len(self._files)
         parts = frame.with_columns(_bucket=number).partition_by(
             "_bucket", as_dict=True, include_key=False, maintain_order=True)
         if not self._writers:
             schema = frame.to_arrow().schema
             options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._files = [path.open("wb") for path in self._paths]
             self._writers = [pa.ipc.new_stream(file, schema, options=options)
                              for file in self._files]
         for (place,), part in parts.items():
             self._writers[place].write_table(part.to_arrow())
 
     def close(self) -> None:
-        for open_ in (*self._writers, *self._files):
-            open_.close()
+        for writer in self._writers:
+            writer.close()
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        for path in self._paths:
-            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        for file in self._files:
+            file.seek(0)
+            with pa.ipc.open_stream(file) as stream:
                 table = stream.read_all()
             if len(table):
                 yield pl.DataFrame(pl.from_arrow(table)).sort(self._owner, maintain_order=True)

@@ -44,7 +44,8 @@ class Week:
 
     def inputs(self, history: bool) -> NDArray[np.float32]:
         """(n, all of a customer's features), with its history behind them if wanted."""
-        parts = [part.reshape(len(part), math.prod(part.shape[1:])) for part in (self.features, self.history)]
+        parts = [part.reshape(len(part), math.prod(part.shape[1:]))
+                 for part in (self.features, self.history)]
         return np.concatenate(parts, axis=1) if history else parts[0]
 
 
