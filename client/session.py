@@ -76,7 +76,7 @@ class Session:
         key.check_fits(agreement.parameters)
         data = load_partner(config, site.data_path, site.partner)
         real = site.policy is not None or config.federation.name == "deployment"
-        if real and not data.train.mask.any():
+        if real and not data.train.examples:
             raise SiteError(
                 f"{site.data_path} gives this run nothing to train on, under its calendar and "
                 "categories; `veilsum validate-data FILE --site PARTNER` with the task settings "
