@@ -71,6 +71,16 @@ def test_nothing_of_the_week_is_seen() -> None:
     assert (one.units != two.units).any()
 
 
+def test_money_that_the_task_does_not_list_changes_nothing() -> None:
+    """So that a site's policy may forbid the column."""
+    assert "value" not in RetailDemand.columns
+    whole = events()
+    one, two = (week_at(replace(whole, value=value), DAY, 3)
+                for value in (whole.value, 1e6 * whole.value[::-1]))
+    for name in ("features", "history", "units", "mean_units", "present"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
 def test_leaving_one_customer_out_changes_no_other() -> None:
     whole = events()
     rows = whole.customer != 0
