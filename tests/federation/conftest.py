@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,3 +175,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
     monkeypatch.setattr(Session, "_values", count)
     return counted
+
+
+@pytest.fixture
+def party(configure, clients, tmp_path: Path) -> Iterator[Callable[..., object]]:  # type: ignore[no-untyped-def]
+    """party(limit, **groups) -> the sessions of a federation, a :class:`site_party.Party`."""
+    from tests.federation.site_party import Party
+
+    with ExitStack() as stack:
+        def make(limit: float | str = 12.0, **groups: dict[str, object]) -> Party:
+            groups.setdefault("strategy", {"quorum": 2, "rounds": 4, "opener": "east"})
+            federation = stack.enter_context(clients(configure(**groups), epsilon_limit=limit))
+            return Party(federation, tmp_path)
+
+        yield make

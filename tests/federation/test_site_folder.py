@@ -4,99 +4,22 @@ backup; one that a crash left goes on by itself."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from client.heads import HeadDamaged
 from client.reply_store import RoundAlreadyAnswered
-from client.session import Session
-from client.site import Site
 from client.site_folder import LEDGERS, NeverAnswered, SiteFolder, SiteFolderLost
 from client.site_loss import CannotAccept, Owner, accept_loss
-from conf.compose import to_json
-from encryption.accumulator import digest, make_accumulator
-from encryption.types import OpeningClaim, Refused, RoundId
-from experiments import cli
+from encryption.accumulator import make_accumulator
 from keyholder.refusals import AnotherSumClaimed
-from learning.registry import head_mask
 from privacy.ledger import BudgetExceeded, Ledger
 from privacy.ledger_file import LedgerBroken
-from strategies import layout
 from strategies.agreement import Agreement
-from strategies.layout import OpenRequest, TrainRequest
-
-RUN = "ab" * 16
-KNOWN_LOSSES = (SiteFolderLost, LedgerBroken, HeadDamaged)
-
-
-class Party:
-    """Every partner's real session, each begun anew for each act; the state of "east" can be set
-    back to what it was."""
-
-    def __init__(self, federation, folder: Path) -> None:  # type: ignore[no-untyped-def]
-        self.federation, self.state = federation, folder / "state" / "east"
-        self._kept = folder / "kept"
-        self.config = to_json(federation.config)
-
-    def session(self, partner: str = "east") -> Session:
-        return Session.start(self.config, Site.from_node_config(self.federation.nodes[partner]))
-
-    def train(self, number: int, partner: str = "east", kind: str = "train"):  # type: ignore[no-untyped-def]
-        return self.session(partner).contribute(TrainRequest(
-            RoundId(RUN, number), kind, self.federation.parameters.fingerprint,
-            np.zeros(self.federation.size - head_mask(self.federation.config).size)))
-
-    def sum(self, number: int) -> tuple[bytes, ...]:
-        accumulator = make_accumulator(Agreement.of(self.federation.config).layout("train"))
-        for partner in self.federation.config.federation.partners:
-            accumulator.fold(self.train(number, partner).blocks)
-        return accumulator.finish()
-
-    def open(self, number: int, blocks: tuple[bytes, ...], members: tuple[int, ...] = (0, 1, 2)):  # type: ignore[no-untyped-def]
-        claim = OpeningClaim(RoundId(RUN, number), members, digest(blocks))
-        return self.session().open_sum(OpenRequest(
-            claim, "train", self.federation.parameters.fingerprint, blocks,
-            self.federation.start_digest))
-
-    def keep(self) -> None:
-        shutil.copytree(self.state, self._kept)
-
-    @contextmanager
-    def damaged(self, damage: Callable[[Path], object]) -> Iterator[None]:
-        shutil.rmtree(self.state)
-        shutil.copytree(self._kept, self.state)
-        damage(self.state)
-        yield
-
-    @property
-    def ledgers(self) -> list[bytes]:
-        return [(self.state / name).read_bytes() for name in LEDGERS
-                if (self.state / name).exists()]
-
-    @property
-    def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for content in self.ledgers for line in content.splitlines()]
-
-
-@pytest.fixture
-def party(configure, clients, tmp_path: Path) -> Iterator[Callable[..., Party]]:  # type: ignore[no-untyped-def]
-    """party(limit, **groups)."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        def make(limit: float | str = 12.0, **groups: dict[str, object]) -> Party:
-            groups.setdefault("strategy", {"quorum": 2, "rounds": 4, "opener": "east"})
-            federation = stack.enter_context(clients(configure(**groups), epsilon_limit=limit))
-            return Party(federation, tmp_path)
-
-        yield make
+from tests.federation.site_party import RUN, Party
 
 
 def _gone(*names: str) -> Callable[[Path], None]:
@@ -312,51 +235,6 @@ def test_a_sum_that_claims_a_part_this_site_never_gave_costs_no_key(party) -> No
     made.open(1, blocks)
 
 
-class Crash(BaseException):
-    """The process dies here."""
-
-
-def test_after_a_crash_at_any_write_a_site_goes_on_by_itself(  # type: ignore[no-untyped-def]
-        party, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It dies at each fsync of a round in turn, before or after it: the round is charged once, the
-    folder agrees, and the site answers it and the next."""
-    made = party(model={"head": "bias"})
-    made.train(1)
-    made.keep()
-    fsync, points = os.fsync, 0
-    while True:
-        for after in (False, True):
-            seen = 0
-
-            def dying(descriptor: int, at: int = points, after: bool = after) -> None:
-                nonlocal seen
-                seen += 1
-                if seen - 1 == at and not after:
-                    raise Crash
-                fsync(descriptor)
-                if seen - 1 == at:
-                    raise Crash
-
-            with made.damaged(lambda state: None):
-                with monkeypatch.context() as patch:
-                    patch.setattr(os, "fsync", dying)
-                    try:
-                        made.train(2)
-                        ended = True
-                    except Crash:
-                        ended = False
-                assert not SiteFolder(made.state).losses()
-                made.session().join(RUN)
-                blocks = made.train(2).blocks
-                assert made.train(2).blocks == blocks
-                made.train(3)
-                assert [line["round"] for line in made.lines] == [0, 1, 2, 3]
-        if ended:
-            break
-        points += 1
-    assert points > 8
-
-
 def test_a_folder_of_an_earlier_version_is_read(party) -> None:  # type: ignore[no-untyped-def]
     made = party()
     for number in (1, 2):
@@ -373,53 +251,3 @@ def test_a_folder_of_an_earlier_version_is_read(party) -> None:  # type: ignore[
         _refused(made, SiteFolderLost)
     with made.damaged(lambda state: None):
         made.train(3)
-
-
-def test_a_second_site_process_at_work_is_no_loss(party, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    """Whatever a round has written so far, another process of the site that looks finds whole."""
-    made = party()
-    made.train(1)
-    fsync, looks = os.fsync, []
-
-    def looking(descriptor: int) -> None:
-        fsync(descriptor)
-        looks.append(SiteFolder(made.state).losses())
-
-    monkeypatch.setattr(os, "fsync", looking)
-    made.train(2)
-    assert len(looks) > 8 and not any(looks)
-
-
-def test_the_command_says_what_is_lost_and_how_to_go_on(  # type: ignore[no-untyped-def]
-        party, capsys: pytest.CaptureFixture[str]) -> None:
-    made = party()
-    made.train(1)
-    state = str(made.state)
-    assert cli.main(["site", "check", state]) == 0
-    (made.state / LEDGERS[0]).unlink()
-    assert cli.main(["site", "check", state]) == 1
-    assert "accept-loss" in capsys.readouterr().out
-    assert cli.main(["site", "accept-loss", state]) == 1
-    assert "epsilon-limit" in capsys.readouterr().err
-    for wrong in (["--spent", "0"], ["--spent", "nan"], ["--spent", "3", "--delta", "1"]):
-        assert cli.main(["site", "accept-loss", state, *wrong]) == 2
-    assert cli.main(["site", "accept-loss", state, "--spent", "3"]) == 0
-    assert cli.main(["site", "check", state]) == 0
-    assert cli.main(["site", "check", state + "-none"]) == 2
-    made.session().join(RUN)
-
-
-def test_how_long_training_took_leaves_a_site_in_powers_of_two(party) -> None:  # type: ignore[no-untyped-def]
-    made = party()
-    limited = made.train(1)
-    assert (limited.train_s, limited.encrypt_s) == (1.0, 1.0)
-    site = replace(made.session().site, epsilon_limit=None)
-    simulated = Session.start(made.config, site).contribute(TrainRequest(
-        RoundId(RUN, 2), "train", made.federation.parameters.fingerprint,
-        np.zeros(made.federation.size)))
-    assert 0 < simulated.train_s != round(simulated.train_s)
-
-
-def test_refusals_of_a_folder_are_refusals() -> None:
-    assert issubclass(SiteFolderLost, Refused) and issubclass(NeverAnswered, Refused)
-    assert layout.refusal("SiteFolderLost")["head"]["refused"] == "SiteFolderLost"
