@@ -114,9 +114,10 @@ class Customers:
         """(n, e, f): the features as multiples of 2^-20 within +-16, which makes sums of their
         products exact (:mod:`learning.exact`). float64, as training wants it, while that is
         little; else float32, and ``features`` itself where they are such multiples already."""
-        limit = _GRID * _MOST_FEATURE
-        values = np.clip(np.rint(self.features * np.float32(_GRID)), -limit, limit)
-        values /= np.float32(_GRID)
+        limit, grid = _GRID * _MOST_FEATURE, np.float32(_GRID)
+        with np.errstate(over="ignore"):
+            values = np.clip(np.rint(self.features * grid), -limit, limit) / grid
+        values[~np.isfinite(self.features)] = np.nan  # their customer counts zero
         if values.size <= _KEPT_IN_FLOAT64:
             return values.astype(np.float64)
         return self.features if np.array_equal(values, self.features) else values
