@@ -55,8 +55,8 @@ every_case = pytest.mark.parametrize(
 
 def customers(case: Case, n: int = 9, examples: int = 5, seed: int = 0,
               on_grid: bool = True) -> Customers:
-    """Random; the last customer has no examples. Features are such as count (Customers.grid). With several outputs the goals are what a
-    naive prediction leaves open."""
+    """Random; the last customer has no examples. Features are such as count (Customers.grid). With
+    several outputs the goals are what a naive prediction leaves open."""
     random = np.random.default_rng(seed)
     mask = random.random((n, examples)) < 0.6
     mask[:, 0] = True
