@@ -99,9 +99,11 @@ class Agreement:
                  if bits > asked else "")
         words = (f"values have {bits} bits{wider}, {self.parameters.bytes_per_value:.2f} bytes "
                  f"each; a partner sends {size:,} bytes a round")
-        update = self.training.regions[0]
-        if update.whole:
+        cut = [region for plan in (self.training, self.test) for region in plan.regions
+               if not region.whole]
+        if not cut:
             return words
-        return (f"{words}; were all customers of the largest to pull one value, "
-                f"{update.clamp / update.largest:.0%} of that would fit and the rest be cut "
-                "(more encryption.bits hold more)")
+        least = min(region.clamp / region.largest for region in cut)
+        return (f"{words}; were all customers of the largest to pull one value of "
+                f"{', '.join(region.name for region in cut)}, {least:.0%} of that would fit and "
+                "the rest be cut (more encryption.bits hold more)")

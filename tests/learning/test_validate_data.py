@@ -10,7 +10,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from conf.schema import Config, FederationConfig, InvalidConfig, TaskConfig
+from conf.schema import (
+    Config,
+    FederationConfig,
+    InvalidConfig,
+    ModelConfig,
+    PrivacyConfig,
+    StrategyConfig,
+    TaskConfig,
+)
 from experiments.simulate import prepared
 from experiments.validate_data import main
 from learning.load_checks import checked_readings
@@ -91,3 +99,57 @@ def test_rows_say_why_none_of_them_counts(task: TaskConfig, table: Path, categor
     pl.read_csv(table).with_columns(time=pl.lit("03/26/2024")).write_csv(table)
     with pytest.raises(TableError, match=r"column time, row 2, 3, .*cannot read '03/26/2024'"):
         prepare_task(replace(task, top_categories=categories))
+
+
+def test_usable_says_what_a_value_weighs(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(table), LISTED]) == 0
+    assert re.search("In a simulation of this table values have 16 bits, .* a partner sends",
+                     " ".join(capsys.readouterr().out.split()))
+    own = table.rename(table.parent / "north.csv")
+    pl.read_csv(own).filter(pl.col("partner") == "north").write_csv(own)
+    assert main([str(own), LISTED, "--site", "north"]) == 0
+    assert ("With peers of this size values have 16 bits"
+            in " ".join(capsys.readouterr().out.split()))
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    (("privacy.epsilon=0.001", "strategy.rounds=100000"), "what would do is privacy.epsilon="),
+    (("strategy.quorum=4",), "strategy.quorum: 4 is above the cohort of 3 partners"),
+    (("privacy.colluders=3",), "privacy.colluders: 3 of a quorum of 3 leaves nobody")])
+def test_sizes_that_cannot_train_are_not_usable(
+        table: Path, settings: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, such a table was called usable, and a simulation refused it after it had read it."""
+    assert main([str(table), LISTED, *settings]) == 2
+    shown = capsys.readouterr()
+    assert told in shown.err and "Usable" not in shown.out
+
+
+def test_a_table_is_judged_as_it_would_be_divided(table: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    settings = (LISTED, "privacy.colluders=3")
+    assert main([str(table), *settings, "federation.split_into=6"]) == 0
+    assert main([str(table), *settings, "federation.split_into=3"]) == 2
+    assert "3 of a quorum of 3" in capsys.readouterr().err
+
+
+def test_the_impossible_is_said_before_arrays_are_built(
+        task: TaskConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from learning import registry
+
+    monkeypatch.setattr(registry, "load_partner", lambda *_: pytest.fail("arrays were built"))
+    config = Config(task=task, model=ModelConfig(name="mlp", hidden=4096),
+                    privacy=PrivacyConfig(epsilon=0.01))
+    with pytest.raises(InvalidConfig, match="what would do is"):
+        prepared(config, tmp_path / "run")
+
+
+def test_what_no_table_could_cure_is_said_before_any_is_read(
+        task: TaskConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments import simulate
+
+    monkeypatch.setattr(simulate, "prepared", lambda *_: pytest.fail("the table was read"))
+    config = Config(task=task, privacy=PrivacyConfig(epsilon=0.001),
+                    strategy=StrategyConfig(rounds=100_000))
+    with pytest.raises(InvalidConfig, match="with the smallest model and data"):
+        simulate.simulate(config)

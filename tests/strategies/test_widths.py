@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,19 @@ SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
 SIZES = (10, 1_000, 100_000, 1_000_000)
 
 
+@cache
+def _composed(overrides: tuple[str, ...]) -> Config:
+    return composed(*overrides)
+
+
+def with_suite(made: Config, suite: str) -> Config:
+    return replace(made, encryption=replace(made.encryption, name=suite))
+
+
 def config(customers: int, partners: int, *overrides: str) -> Config:
     """The defaults, but for ``overrides``; the first partner has so many customers, others one."""
     names = [f"p{place}" for place in range(partners)]
-    made = composed(*overrides)
+    made = _composed(overrides)
     task = replace(made.task, holdout_partners=[], calendars={})
     federation = replace(made.federation, partners=names,
                          customers=dict.fromkeys(names, 1) | {"p0": customers})
@@ -48,16 +58,15 @@ def config(customers: int, partners: int, *overrides: str) -> Config:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("contribution", ["gradient", "training"])
 def test_every_size_trains_with_the_defaults(task: str, mode: str, contribution: str) -> None:
-    for suite in SUITES:
-        for customers in SIZES:
-            for partners in (2, 7, 100):
-                found = Agreement.of(config(
-                    customers, partners, f"task={task}", f"privacy={mode}", f"encryption={suite}",
-                    f"privacy.contribution={contribution}"))
-                _holds(found, mode, 3.0)
+    for customers in SIZES:
+        for partners in (2, 100):
+            made = config(customers, partners, f"task={task}", f"privacy={mode}",
+                          f"privacy.contribution={contribution}")
+            for suite in SUITES:
+                _holds(Agreement.of(with_suite(made, suite)), made)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.floats(1, 6.3), st.integers(2, 100), st.sampled_from(TASKS),
        st.sampled_from(("linear", "mlp", "tcn")), st.sampled_from(SUITES),
        st.sampled_from((0.5, 1.0, 3.0, 8.0)), st.sampled_from((1, 10, 100, 300)))
@@ -65,16 +74,18 @@ def test_any_size_trains_and_keeps_its_epsilon(
         exponent: float, partners: int, task: str, model: str, suite: str, epsilon: float,
         rounds: int) -> None:
     for mode in ("noise_shares", "local_dp"):
-        made = config(round(10**exponent), partners, f"task={task}", f"model={model}",
-                      f"privacy={mode}", f"encryption={suite}", f"privacy.epsilon={epsilon}",
-                      f"strategy.rounds={rounds}")
+        made = with_suite(config(round(10**exponent), partners, f"task={task}", f"model={model}",
+                                 f"privacy={mode}"), suite)
+        made = replace(made, privacy=replace(made.privacy, epsilon=epsilon),
+                       strategy=replace(made.strategy, rounds=rounds)).validate()
         found = Agreement.of(made)
-        _holds(found, mode, epsilon)
+        _holds(found, made)
         assert found == Agreement.of(made)  # parties agree, whoever computes it
 
 
-def _holds(found: Agreement, mode: str, epsilon: float) -> None:
-    bits = found.parameters.bits
+def _holds(found: Agreement, made: Config) -> None:
+    mode, epsilon = made.privacy.name, made.privacy.epsilon
+    bits, least = found.parameters.bits, made.encryption.bits
     assert len(found.partners) << bits <= 2**48
     for plan in (found.training, found.test):
         assert plan.bits == bits
@@ -86,7 +97,7 @@ def _holds(found: Agreement, mode: str, epsilon: float) -> None:
             assert (region.clamp_steps + 6 * region.share_std_steps < 2 ** (region.bits - 1))
             if region.share_std_steps:
                 assert region.share_std_steps * math.sqrt(plan.shares) >= 64 * (1 - 1e-9)
-            assert region.whole or region.bits == 16, "a wider value is wide enough for any sum"
+            assert region.whole or region.bits == least, "a wider value is wide enough for any sum"
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -180,7 +191,7 @@ def test_the_smallest_and_the_largest_size_train(count: int, mode: str, partners
 IMPOSSIBLE = (
     (1000, 2, "privacy.epsilon=0.1", "strategy.rounds=3000", "model=mlp", "model.hidden=512"),
     (1000, 3, "privacy.epsilon=0.02", "strategy.rounds=100000"),
-    (10**6, 3, "privacy.epsilon=0.5", "model=mlp", "model.hidden=4096"),
+    (10**6, 3, "privacy.epsilon=0.1", "strategy.rounds=1000", "model=mlp", "model.hidden=4096"),
     (10, 2, "privacy=local_dp", "model=mlp", "model.hidden=4096", "privacy.epsilon=0.1"),
     (10**7, 100, "privacy.epsilon=100", "strategy.rounds=1"),
 )
@@ -230,7 +241,10 @@ def test_the_start_of_a_run_says_what_values_weigh() -> None:
     assert f"{update_bytes(large.layout('train')):,} bytes a round" in words
     assert "asked for" not in small.describe_width(16) and "cut" not in words
     bent = Agreement.of(config(800, 3))
-    assert not bent.training.region("update").whole and "cut" in bent.describe_width(16)
+    assert bent.training.region("update").whole and not bent.test.regions[0].whole
+    assert "value of metric_model, metric_naive, 5" in bent.describe_width(16)
+    wider = Agreement.of(config(800, 3, "encryption.bits=20"))  # what the words advise
+    assert "cut" not in wider.describe_width(20)
 
 
 def test_the_narrowest_width() -> None:
