@@ -42,9 +42,12 @@ def dp_sgd(model: nn.Module, loss: Loss, parts: Callable, *, steps: int,
     optimiser = _optimiser(trained, noise_multiplier, clip_norm, learning_rate,
                            sample_rate * expected_customers)
     start = _flat(trained)
-    from learning.customers import concatenate
-    whole = concatenate(list(parts()))
-    features, goals, mask = whole.features, whole.goals, whole.mask
+    given = list(parts())
+    longest = max(part.mask.shape[1] for part in given)
+    features, goals, mask = (np.concatenate([
+        np.pad(array, [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+        for array in arrays]) for arrays in zip(*(
+            (part.features, part.goals, part.mask) for part in given), strict=True))
     source = NoiseSource()
     for _ in range(steps):
         chosen = source.uniform(len(features)) < sample_rate
