@@ -104,8 +104,9 @@ def _local_dp_update(
     """A DP-SGD delta, weighted by the partner's public share of customers (mean weight 1)."""
     from privacy.local_dp import dp_sgd  # Opacus: seconds to load, needed in this mode alone
 
+    whole = train.whole()
     delta = dp_sgd(
-        model, make_task(config).loss, train.parts,
+        model, make_task(config).loss, whole.features, whole.goals, whole.mask,
         steps=config.privacy.local_steps,
         sample_rate=config.privacy.sample_rate,
         noise_multiplier=agreement.training.local_noise_multiplier,

@@ -23,7 +23,8 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(b, e, o) outputs and (b, e, o) goals -> (b, e)."""
 
 
-def dp_sgd(model: nn.Module, loss: Loss, parts: Callable, *, steps: int,
+def dp_sgd(model: nn.Module, loss: Loss, features: NDArray[np.float32],
+           goals: NDArray[np.float32], mask: NDArray[np.bool_], *, steps: int,
            sample_rate: float, noise_multiplier: float, clip_norm: float, learning_rate: float,
            expected_customers: int) -> NDArray[np.float64]:
     """features (n, e, f), goals (n, e, o) and mask (n, e) of n customers -> the flat change (d,)
@@ -42,12 +43,6 @@ def dp_sgd(model: nn.Module, loss: Loss, parts: Callable, *, steps: int,
     optimiser = _optimiser(trained, noise_multiplier, clip_norm, learning_rate,
                            sample_rate * expected_customers)
     start = _flat(trained)
-    given = list(parts())
-    longest = max(part.mask.shape[1] for part in given)
-    features, goals, mask = (np.concatenate([
-        np.pad(array, [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
-        for array in arrays]) for arrays in zip(*(
-            (part.features, part.goals, part.mask) for part in given), strict=True))
     source = NoiseSource()
     for _ in range(steps):
         chosen = source.uniform(len(features)) < sample_rate
