@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 
 COLUMNS: Mapping[str, pl.DataType] = {
     "partner": pl.String(), "customer": pl.String(), "time": pl.Datetime("us"),
@@ -18,14 +20,22 @@ COLUMNS: Mapping[str, pl.DataType] = {
 """Schema of a canonical events file."""
 
 
-def write_partners(events: pl.DataFrame, folder: Path) -> dict[str, Path]:
-    """Partner -> its file in ``folder``, which must exist."""
-    parts = {str(key[0]): part for key, part in
-             events.partition_by("partner", as_dict=True, maintain_order=True).items()}
-    paths = {name: folder / f"{file_name(name)}.parquet" for name in sorted(parts)}
-    for name, path in paths.items():  # so that some customers can be read without the others
-        parts[name].sort("customer", maintain_order=True).write_parquet(path)
-    return paths
+def write_partners(frames: Iterable[pl.DataFrame], folder: Path) -> dict[str, Path]:
+    """Partner -> its file in ``folder``, which must exist. ``frames``: canonical rows, all rows of
+    a customer in one of them; in the files they follow each other, so that some customers can be
+    read without the others."""
+    writers: dict[str, pq.ParquetWriter] = {}
+    paths: dict[str, Path] = {}
+    with contextlib.ExitStack() as open_files:
+        for frame in frames:
+            for key, part in frame.partition_by("partner", as_dict=True).items():
+                name, table = str(key[0]), part.sort("customer", maintain_order=True).to_arrow()
+                if name not in writers:
+                    paths[name] = folder / f"{file_name(name)}.parquet"
+                    writers[name] = open_files.enter_context(
+                        pq.ParquetWriter(paths[name], table.schema, compression="zstd"))
+                writers[name].write_table(table)
+    return dict(sorted(paths.items()))
 
 
 def file_name(partner: str) -> str:
@@ -42,8 +52,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VEILSUM_CACHE") or Path.home() / ".cache" / "veilsum")
 
 
-def cached(key: str, make: Callable[[], pl.DataFrame], folder: Path) -> dict[str, Path]:
-    """Copies in ``folder`` of the partner files that ``make`` gives, made once per ``key``.
+def cached(key: str, make: Callable[[], Iterable[pl.DataFrame]], folder: Path) -> dict[str, Path]:
+    """Copies in ``folder`` of the partner files (:func:`write_partners`) that ``make`` gives, made
+    once per ``key``.
 
     An entry of the cache appears under its final name only when it
     is complete, so an interrupted or a parallel run cannot leave half of it. Where the cache

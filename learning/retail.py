@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +44,10 @@ def split_by_partner(config: TaskConfig, source: Source, folder: Path) -> dict[s
     ``source``. Raises TableError, InvalidConfig."""
     if config.path is None:
         name = source.name.replace("_", "-")
-        return cached(f"{name}-{source.digest()[:16]}", source.events, folder)
+        return cached(f"{name}-{source.digest()[:16]}", lambda: [source.events()], folder)
     if not Path(config.path).is_file():
         raise InvalidConfig("task.path", f"{config.path} is no file: name one table")
-    return cached(tables.cache_key(config), partial(checked_events, config), folder)
+    return cached(tables.cache_key(config), lambda: [checked_events(config)], folder)
 
 
 def describe(config: TaskConfig, source: Source,

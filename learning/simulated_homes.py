@@ -15,7 +15,7 @@ is drawn from a fitted climate. No reading of a real home is copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -28,6 +28,8 @@ from learning.load_readings import MAX_LOAD_KWH, READINGS
 from learning.load_statistics import weather
 
 DAYS = 364
+HOMES_AT_ONCE = 400
+"""Of a partner, drawn together: 32 MB each of load and of temperature."""
 FIRST_DAY = 17_532
 """2018-01-01, a Monday."""
 SHARES = (0.24, 0.2, 0.16, 0.14, 0.1, 0.08, 0.05, 0.03)
@@ -108,38 +110,49 @@ class Generator:
         return found
 
     def readings(self, homes: int, seed: int) -> pl.DataFrame:
-        """Canonical readings of ``homes`` homes of eight partners, a year each. Every partner
-        and customer is called simulated."""
+        """All of :func:`frames` at once."""
+        return pl.concat(list(self.frames(homes, seed)))
+
+    def frames(self, homes: int, seed: int) -> Iterator[pl.DataFrame]:
+        """Canonical readings of ``homes`` homes of eight partners, a year each, at most
+        HOMES_AT_ONCE at a time. Every partner and customer is called simulated."""
         counts = np.diff(np.floor(np.cumsum((0, *SHARES)) * homes + 0.5).astype(int))
-        kinds, parts = sorted(self.models), []
+        kinds = sorted(self.models)
         for index, count in enumerate(counts):
             kind = kinds[index % len(kinds)]
-            random = np.random.default_rng([seed, index])
-            parts.append(self._partner(PARTNERS[index], kind, int(count), random))
-        return pl.concat(parts)
+            for first in range(0, int(count), HOMES_AT_ONCE):
+                some = min(HOMES_AT_ONCE, int(count) - first)
+                more = np.random.default_rng([seed, index, first]) if first else None
+                own = self.homes(kind, some, np.random.default_rng([seed, index]), more)
+                yield _frame(PARTNERS[index], first, own)
 
-    def homes(self, kind: str, count: int, random: np.random.Generator) -> list[Home]:
-        """``count`` homes of one partner that is like the utility ``kind``."""
+    def homes(self, kind: str, count: int, random: np.random.Generator,
+              more: np.random.Generator | None = None) -> list[Home]:
+        """``count`` homes of one partner that is like the utility ``kind``: its level, clock and
+        climate come first from ``random``, then homes, or from ``more`` if it has many."""
         models, climate = self.models[kind], self.climates.get(kind)
         level, shift = random.normal(0, 0.2), int(random.integers(-1, 2))
         temperature = np.full((DAYS, HOURS), np.nan)
         if climate is not None:
             temperature = _temperature(climate, random.normal(0, 2.0), random)
+        random = more or random
         drawn = [_draw(models, level, shift, random) for _ in range(count)]
         loads = _loads(drawn, _daily_degrees(temperature), random)
         return [Home(f"home-{number + 1:04d}", FIRST_DAY, load.astype(np.float32),
                      temperature.astype(np.float32)) for number, load in enumerate(loads)]
 
-    def _partner(self, name: str, kind: str, count: int,
-                 random: np.random.Generator) -> pl.DataFrame:
-        hours = pl.Series(np.datetime64("1970-01-01T00", "us") + np.arange(
-            FIRST_DAY * HOURS, (FIRST_DAY + DAYS) * HOURS).astype("timedelta64[h]"))
-        return pl.concat([pl.DataFrame({
-            "partner": [name] * len(hours), "customer": [f"{name}-{home.name}"] * len(hours),
-            "time": hours, "load_kwh": home.load_kwh.ravel().astype(np.float64),
-            "temperature_c": pl.Series(home.temperature_c.ravel().astype(np.float64))
-            .fill_nan(None)}, schema_overrides=READINGS)
-            for home in self.homes(kind, count, random)])
+
+def _frame(partner: str, first: int, homes: Sequence[Home]) -> pl.DataFrame:
+    """Canonical readings of homes that are numbered from ``first`` on."""
+    hours = pl.Series(np.datetime64("1970-01-01T00", "us") + np.arange(
+        FIRST_DAY * HOURS, (FIRST_DAY + DAYS) * HOURS).astype("timedelta64[h]"))
+    return pl.concat([pl.DataFrame({
+        "partner": [partner] * len(hours),
+        "customer": [f"{partner}-home-{number:04d}"] * len(hours),
+        "time": hours, "load_kwh": home.load_kwh.ravel().astype(np.float64),
+        "temperature_c": pl.Series(home.temperature_c.ravel().astype(np.float64))
+        .fill_nan(None)}, schema_overrides=READINGS)
+        for number, home in enumerate(homes, first + 1)])
 
 
 def fit_home(home: Home) -> HomeModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -84,13 +84,13 @@ def as_written(path: Path, columns: Mapping[str, pl.DataType], sound: pl.Expr,
         if dict(pl.scan_parquet(path, glob=False).collect_schema()) != dict(columns):
             return None
         pieces = by_customer(path)
-        trusted = _all_sound(pieces, sound, far_days)
+        trusted = _all_sound(told(pieces, path, "checking"), sound, far_days)
     except (pl.exceptions.PolarsError, pa.ArrowException):
         return None
-    return pieces if trusted else None
+    return Pieces(lambda: told(pieces, path, "reading")) if trusted else None
 
 
-def _all_sound(pieces: Pieces, sound: pl.Expr, far_days: int | None) -> bool:
+def _all_sound(pieces: Iterable[pl.DataFrame], sound: pl.Expr, far_days: int | None) -> bool:
     partner, time = pl.col("partner"), pl.col("time")
     name, days = None, list[pl.DataFrame]()
     for piece in pieces:

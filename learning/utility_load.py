@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -87,11 +86,11 @@ class UtilityLoad:
 
         if self._config.path is not None:
             return cached(load_table.cache_key(self._config),
-                          partial(checked_readings, self._config), folder)
+                          lambda: [checked_readings(self._config)], folder)
         if self._config.simulated_homes:
             return cached(f"simulated-homes-{self._simulated_digest()[:16]}", self._simulated,
                           folder)
-        return cached(f"homes-{source.digest()[:16]}", source.readings, folder)
+        return cached(f"homes-{source.digest()[:16]}", lambda: [source.readings()], folder)
 
     def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Customers of one partner from its file of readings. Raises TableError."""
@@ -128,13 +127,13 @@ class UtilityLoad:
                                    for home, is_out in zip(own, out, strict=True) if not is_out]
         return found
 
-    def _simulated(self) -> pl.DataFrame:
+    def _simulated(self) -> Iterator[pl.DataFrame]:
         from learning.sources import homes as source
 
         real = UtilityLoad.prepare(replace(self._config, simulated_homes=0, holdout_partners=[]))
         training = UtilityLoad(real, self._seed).training_homes(source.readings())
         generator = simulated_homes.Generator.fit(training)
-        return generator.readings(self._config.simulated_homes, self._seed)
+        return generator.frames(self._config.simulated_homes, self._seed)
 
     def _simulated_digest(self) -> str:
         """SHA-256 over everything that the simulated homes depend on."""

@@ -15,10 +15,6 @@ from experiments.in_the_open import composed
 from learning.registry import load_partner, prepare, shared_start
 from strategies.agreement import Agreement
 
-TABLE = ("task.test_snapshot=2024-12-17", "task.validation_snapshot=2024-12-03",
-         "task.train_snapshots=[2024-07-30,2024-08-13,2024-08-27,2024-09-10,2024-09-24,2024-10-08,"
-         "2024-10-22,2024-11-05,2024-11-19]")
-
 
 def main(argv: list[str]) -> int:
     """File, number of rounds, overrides."""
