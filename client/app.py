@@ -17,12 +17,17 @@ from flwr.clientapp import ClientApp
 from client.session import Session
 from client.site import Site, SiteError
 from encryption.types import Refused
+from keyholder.keys import KeyFileError
 from learning.tables import TableError
+from privacy.ledger import BudgetExceeded
+from privacy.ledger_file import LedgerBroken
 from strategies import layout
 
 log = logging.getLogger("veilsum.client")
 app = ClientApp()
 
+FOR_PEOPLE = (Refused, SiteError, TableError, KeyFileError, LedgerBroken, BudgetExceeded)
+"""Errors whose text says what is wrong and what to do."""
 _MOST_SESSIONS = 16
 _sessions: OrderedDict[tuple[str, Site], Session] = OrderedDict()
 _opening: dict[tuple[str, Site], Lock] = {}
@@ -64,14 +69,23 @@ def _answer(
         with session.lock:
             content = work(session)
     except Exception as error:
-        if isinstance(error, Refused):
-            log.warning("refused: %s", error)
-        else:
-            log.exception("this site could not answer")
+        _log(error, str(context.node_config.get("partner", "")))
         # A table that a site cannot use is the site's own business: not what is wrong with it.
         known = SiteError if isinstance(error, TableError) else type(error)
         content = layout.refusal(known.__name__)
     return Message(content, reply_to=message)
+
+
+def _log(error: Exception, partner: str) -> None:
+    """Why, to this site's own log: a line for what its people can mend, all there is for a fault
+    of the program."""
+    if isinstance(error, OSError):
+        log.error("%s: could not write or read: %s; make room or mend the disk, then the server "
+                  "may ask again", partner, error)
+    elif isinstance(error, FOR_PEOPLE):
+        log.warning("%s: refused: %s", partner, error)
+    else:
+        log.exception("%s: this site could not answer", partner)
 
 
 def _session(context: Context) -> Session:

@@ -1,19 +1,20 @@
 """What a partner computes in a round, without Flower, a network or a key: pure sums.
 
-Guarantee: one customer changes each region's sum by at most the region's clip norm; the noise
-is added afterwards, on the integer grid, by the privacy plan.
+Guarantee: one customer changes each region's sum by at most the region's clip norm, and no other
+customer's part in it, to the bit, whatever model it is taken at (learning.exact,
+privacy.clipping); the noise is added afterwards, on the integer grid, by the privacy plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from conf.schema import Config
-from learning.customers import Customers, PartnerData
+from learning.customers import CustomerParts, Customers, PartnerData
 from learning.losses import Loss
 from learning.metrics import Metric
 from learning.models import set_flat
@@ -32,12 +33,20 @@ def training_sums(
     whole model, head included: a customer's update is clipped over both parts together."""
     model, task = make_model(config), make_task(config)
     set_flat(model, model_vector)
-    validation = data.validation
-    return {
-        "update": update_sum(model, data.train, config, agreement, partner),
-        "metric": _statistics(task.metric, scores(model, validation), validation),
-        "loss": _loss_sum(model, data.train, task.loss),
-    }
+    if config.privacy.name == "local_dp":
+        update = _local_dp_update(model, data.train, config, agreement, partner)
+        losses = np.zeros(1)
+        for part in data.train.parts():
+            losses += _loss_sum(model, part, task.loss)
+    else:  # in one pass: parts that are not kept take longer to make than to learn from
+        update, losses = np.zeros(_size(model)), np.zeros(1)
+        for part in data.train.parts():
+            update += _clipped_sum(model, part, config, agreement)
+            losses += _loss_sum(model, part, task.loss)
+    metric = np.zeros(task.metric.size)
+    for part in data.validation.parts():
+        metric += _statistics(task.metric, scores(model, part), part)
+    return {"update": update, "metric": metric, "loss": losses}
 
 
 def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mapping[str, Vector]:
@@ -49,20 +58,28 @@ def test_sums(model_vector: Vector, data: PartnerData, config: Config) -> Mappin
     """
     model, metric = make_model(config), make_task(config).metric
     set_flat(model, model_vector)
-    return {
-        "metric_model": _statistics(metric, scores(model, data.heldout), data.heldout),
-        "metric_naive": _statistics(metric, data.heldout.naive, data.heldout),
-    }
+    of_model, of_naive = np.zeros((2, metric.size))
+    for part in data.heldout.parts():
+        of_model += _statistics(metric, scores(model, part), part)
+        of_naive += _statistics(metric, part.naive, part)
+    return {"metric_model": of_model, "metric_naive": of_naive}
 
 
 def update_sum(
-    model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
+    model: torch.nn.Module, train: CustomerParts, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
     """(d,): the sum of the customers' clipped updates of the whole model."""
-    privacy = config.privacy
-    if privacy.name == "local_dp":
+    if config.privacy.name == "local_dp":
         return _local_dp_update(model, train, config, agreement, partner)
-    loss = make_task(config).loss
+    return sum((_clipped_sum(model, part, config, agreement) for part in train.parts()),
+               start=np.zeros(_size(model)))
+
+
+def _clipped_sum(
+    model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement
+) -> Vector:
+    """(d,) of one part."""
+    privacy, loss = config.privacy, make_task(config).loss
     rows: Iterable[NDArray[np.floating]]
     if privacy.contribution == "training":
         rows = customer_deltas(model, train, loss, steps=privacy.local_steps,
@@ -70,9 +87,12 @@ def update_sum(
                                proximal=_proximal(config))
     else:
         rows = (-gradients for gradients in customer_gradients(model, train, loss))
-    size = sum(parameter.numel() for parameter in model.parameters())
     clip = agreement.training.region("update").clip_norm
-    return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(size))
+    return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(_size(model)))
+
+
+def _size(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _proximal(config: Config) -> float:
@@ -80,15 +100,21 @@ def _proximal(config: Config) -> float:
 
 
 def _local_dp_update(
-    model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement, partner: str
+    model: torch.nn.Module, train: CustomerParts, config: Config, agreement: Agreement, partner: str
 ) -> Vector:
     """A DP-SGD delta, weighted by the partner's public share of customers (mean weight 1)."""
-    from privacy.local_dp import dp_sgd  # Opacus: seconds to load, needed in this mode alone
+    # Opacus: seconds to load, needed in this mode alone.
+    from privacy.local_dp import Sample, dp_sgd
+
+    loss = make_task(config).loss
+
+    def gradients(at: torch.nn.Module, sample: Sample) -> Iterator[NDArray[np.floating]]:
+        for part in train.parts():
+            chosen = part.take(np.flatnonzero(sample(len(part))))
+            yield from customer_gradients(at, chosen, loss)
 
     delta = dp_sgd(
-        model, make_task(config).loss, train.features, train.goals, train.mask,
-        steps=config.privacy.local_steps,
-        sample_rate=config.privacy.sample_rate,
+        model, gradients, steps=config.privacy.local_steps, sample_rate=config.privacy.sample_rate,
         noise_multiplier=agreement.training.local_noise_multiplier,
         clip_norm=config.privacy.clip_norm,
         learning_rate=config.privacy.local_learning_rate,
@@ -104,4 +130,4 @@ def _statistics(metric: Metric, score: NDArray[np.floating], customers: Customer
 def _loss_sum(model: torch.nn.Module, customers: Customers, loss: Loss) -> Vector:
     losses = np.nan_to_num(customer_losses(model, customers, loss), nan=0.0, posinf=loss.clip,
                            neginf=0)
-    return np.array([np.clip(losses, 0.0, loss.clip).sum(dtype=np.float64)])
+    return clip_and_sum(np.clip(losses, 0.0, loss.clip)[:, None], loss.clip)

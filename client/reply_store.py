@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from encryption.types import Refused, RoundId
@@ -58,6 +57,11 @@ class ReplyStore:
             raise RoundAlreadyAnswered("this round was answered before")
         return None
 
+    def holds(self, round_id: RoundId) -> bool:
+        """Whether the round's blocks are there. Raises ReplyDamaged."""
+        path = self._path(round_id)
+        return path.exists() and bool(_unpack(path.read_bytes()))
+
     def newest_before(self, round_id: RoundId) -> tuple[bytes, ...]:
         """The blocks of the newest earlier round of this run that is kept, () without one. Raises
         ReplyDamaged."""
@@ -78,38 +82,6 @@ class ReplyStore:
 
     def _path(self, round_id: RoundId) -> Path:
         return self._folder / folder_name(round_id.run) / f"{round_id.round:09d}.blocks"
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The newest answered round of each run, apart from the replies: who loses those, by a restored
-    backup say, must not answer again with other noise. A file per run below ``folder``."""
-
-    folder: Path
-
-    def newest(self, run: str) -> int:
-        """0 before the first. Raises ReplyDamaged."""
-        path = self._path(run)
-        if not path.exists():
-            return 0
-        text = path.read_bytes()
-        if not text.isdigit():
-            raise ReplyDamaged("what this site noted of a run's answers is damaged")
-        return int(text)
-
-    def note(self, round_id: RoundId) -> None:
-        """On disk when this returns."""
-        if round_id.round > self.newest(round_id.run):
-            write_whole(self._path(round_id.run), str(round_id.round).encode())
-
-    def check(self, round_id: RoundId) -> None:
-        """Raises RoundAlreadyAnswered for a round at or below the newest answered one."""
-        if round_id.round <= self.newest(round_id.run):
-            raise RoundAlreadyAnswered(
-                "this round was answered before, and its bytes are gone from the state folder")
-
-    def _path(self, run: str) -> Path:
-        return self.folder / folder_name(run)
 
 
 def folder_name(run: str) -> str:

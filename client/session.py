@@ -20,10 +20,12 @@ from client.local_round import test_sums, training_sums
 from client.model_chain import check_bounds
 from client.opened_sets import OneSet, OpenedSets
 from client.opening import RunOpener
-from client.reply_store import Answered, ReplyStore
+from client.reply_store import ReplyStore
 from client.round_model import RoundModels
 from client.run_key import RunKey
-from client.site import Site, SiteError
+from client.run_notes import RunNotes
+from client.site import Site, SiteError, told_seconds
+from client.site_folder import HELDOUT_LEDGER, TRAIN_LEDGER, SiteFolder
 from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
 from encryption.types import Refused, RoundId
@@ -59,8 +61,13 @@ class Session:
 
     @classmethod
     def start(cls, config_json: str, site: Site) -> Session:
-        """Read the site's key and data. The errors name their cause; they stay at the site."""
-        config, agreement = _agreed(config_json)
+        """Read the site's key and data. The errors name their cause; they stay at the site.
+        Raises PolicyRefused before it reads either, or makes anything of the size the run names.
+        """
+        config = _own_table(config_json)
+        if site.policy is not None:
+            site.policy.check(config)
+        agreement = _agreement(config_json)
         if site.partner not in config.federation.partners:
             raise Refused(f"this run names {', '.join(config.federation.partners)}, and the node "
                           f"configuration says partner={site.partner!r}")
@@ -68,7 +75,8 @@ class Session:
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
         data = load_partner(config, site.data_path, site.partner)
-        if config.federation.name == "deployment" and not data.train.mask.any():
+        real = site.policy is not None or config.federation.name == "deployment"
+        if real and not data.train.examples:
             raise SiteError(
                 f"{site.data_path} gives this run nothing to train on, under its calendar and "
                 "categories; `veilsum validate-data FILE --site PARTNER` with the task settings "
@@ -79,6 +87,7 @@ class Session:
         """Raises Refused, BudgetExceeded for what would stop this partner later in the run: now no
         partner has spent anything on it."""
         bound = _bound_run(self.config_digest, run)
+        self._folder.check(bound, self.config)
         self._run_key.check(bound, self.key.key_id)
         if self.config.opener == self.site.partner:
             self._guard.check(RoundId(bound, 1), self.key.key_id)
@@ -88,7 +97,7 @@ class Session:
         for kind, numbers in (("train", range(1, rounds + 1)), ("test", [rounds + 1])):
             plan = self.agreement.plan(kind)
             self._ledger(kind).check(bound, dict.fromkeys(numbers, plan.round_event()),
-                                     start=plan.start_event())
+                                     start=plan.start_event(), failure=plan.failure)
         return JoinReply(self.site.partner, self.key.key_id, self._models(bound).newest)
 
     def contribute(self, request: TrainRequest) -> TrainReply:
@@ -96,18 +105,20 @@ class Session:
         again. Raises Refused, BudgetExceeded."""
         self._check_round(request.round_id, request.kind, request.fingerprint)
         bound = self._bind(request.round_id)
-        self._run_key.pin(bound.run, self.key.key_id)
         replies = ReplyStore(self.site.state_path / "replies")
         train_s = encrypt_s = 0.0
         with replies.exclusive():
+            self._folder.check(bound.run, self.config)
+            self._run_key.pin(bound.run, self.key.key_id)
             blocks = replies.get(bound)
             if blocks is None:
                 self._answered.check(bound)
+                self._answered.begin(bound, self.key.key_id)
                 blocks, train_s, encrypt_s = self._compute(request, bound)
                 replies.put(bound, blocks)
-            self._answered.note(bound)
+            self._answered.answer(bound, self._folder.marks)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
-                          train_s, encrypt_s)
+                          *(told_seconds(spent_s, self.site) for spent_s in (train_s, encrypt_s)))
 
     def _compute(self, request: TrainRequest,
                  bound: RoundId) -> tuple[tuple[bytes, ...], float, float]:
@@ -135,7 +146,8 @@ class Session:
         self._run_key.pin(bound.run, self.key.key_id)
         opener = RunOpener(self._models(bound.run), self._guard, self._sets,
                            self.site.state_path / "answers")
-        return opener.answer(request, bound)
+        with self._folder.opening(bound, request.claim.partners, self._index):
+            return opener.answer(request, bound)
 
     def _sealer(self, kind: str) -> Sealer:
         """Made once: the processes that it shares its work with stay for the next round."""
@@ -145,8 +157,12 @@ class Session:
         return self._sealers[kind]
 
     @property
-    def _answered(self) -> Answered:
-        return Answered(self.site.state_path / "answered")
+    def _folder(self) -> SiteFolder:
+        return SiteFolder(self.site.state_path)
+
+    @property
+    def _answered(self) -> RunNotes:
+        return self._folder.notes
 
     @property
     def _run_key(self) -> RunKey:
@@ -158,7 +174,9 @@ class Session:
 
     @property
     def _sets(self) -> OpenedSets:
-        return OpenedSets(self.site.state_path / "sets", self.key.key_id)
+        policy = self.site.policy
+        return OpenedSets(self.site.state_path / "sets", self.key.key_id,
+                          policy.changed_sets if policy else 0)
 
     def _set_rule(self, model: NDArray[np.float64], kind: str) -> OneSet:
         return self._sets.of_run(model, kind, self.config, self.site.partner)
@@ -170,7 +188,7 @@ class Session:
     def _ledger(self, kind: str) -> Ledger:
         """Held-out customers take part in the test release alone, so it goes into a ledger of its
         own (parallel composition)."""
-        name = "ledger.jsonl" if kind == "train" else "ledger-heldout.jsonl"
+        name = TRAIN_LEDGER if kind == "train" else HELDOUT_LEDGER
         return Ledger(self.site.state_path / name, self.site.epsilon_limit, self.site.delta)
 
     @property
@@ -198,10 +216,11 @@ class Session:
     def _spend(self, round_id: RoundId, kind: str) -> None:
         """Write the spending before the data is touched."""
         split.check(self._division, self.config)
-        plan = self.agreement.plan(kind)
-        self._ledger(kind).spend(round_id.run, round_id.round, plan.round_event(),
-                                 start=plan.start_event())
-        split.pin(self._division, self.config)  # now: a refused run must not fix it
+        plan, ledger = self.agreement.plan(kind), self._ledger(kind)
+        event, once = plan.round_event(), plan.start_event()
+        ledger.check(round_id.run, {round_id.round: event}, start=once, failure=plan.failure)
+        split.pin(self._division, self.config)  # not before: a refused run must not fix it
+        ledger.spend(round_id.run, round_id.round, event, start=once, failure=plan.failure)
 
     def _models(self, run: str) -> RoundModels:
         return RoundModels(self.config, self.agreement, self.key, run,
@@ -282,10 +301,14 @@ def _bound_run(config_digest: bytes, run: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _agreed(config_json: str) -> tuple[Config, Agreement]:
+def _own_table(config_json: str) -> Config:
     """What a run's configuration says, the same for every site of a process: read once, because
     that of 200 partners takes a fifth of a second."""
     config = from_json(config_json)
     # The table of a run is the site's own; a path in the configuration is somebody else's.
-    config = replace(config, task=replace(config.task, path=None))
-    return config, Agreement.of(config)
+    return replace(config, task=replace(config.task, path=None))
+
+
+@lru_cache(maxsize=4)
+def _agreement(config_json: str) -> Agreement:
+    return Agreement.of(_own_table(config_json))

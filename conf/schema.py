@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 from zoneinfo import available_timezones
 
 
@@ -21,6 +22,12 @@ class InvalidConfig(ValueError):
         super().__init__(f"{key}: {reason}")
         self.key = key
         self.reason = reason
+
+
+MOST_BITS = 32
+"""Of a value's width: it travels as a signed 32-bit word at most."""
+MOST_CUSTOMERS = 10_000_000
+"""Of one partner. A larger estimate is a slip, or made to overflow something."""
 
 
 def _require(condition: bool, key: str, reason: str) -> None:
@@ -178,8 +185,10 @@ class PrivacyConfig:
     sample_rate: float = 0.1
     """local_dp only: Poisson sampling rate of customers in a local DP-SGD step."""
 
+    CHOICES: ClassVar[tuple[str, ...]] = ("noise_shares", "local_dp", "none")
+
     def validate(self) -> None:
-        _one_of(self.name, "privacy", ("noise_shares", "local_dp", "none"))
+        _one_of(self.name, "privacy", self.CHOICES)
         _positive(self.epsilon, "privacy.epsilon")
         _require(self.epsilon <= 100, "privacy.epsilon",
                  f"{self.epsilon} protects nobody; use privacy=none to say so openly")
@@ -200,20 +209,25 @@ class PrivacyConfig:
 class EncryptionConfig:
     name: str = "shared_key"
     bits: int = 16
-    """Bits of one quantised value."""
+    """Fewest bits of one quantised value. The plan takes more, up to 32, where the noisy sum of
+    the largest partner's customers needs them."""
     opening: str = "revealed"
     """Who sees the model: "revealed": the operator too; "sealed": key holders alone."""
     feedback: bool = False
     """Each partner keeps what rounding and range left over of its update, and adds it to its next
     one: few bits cost nothing then, down to 4. Not with privacy=noise_shares."""
 
+    CHOICES: ClassVar[tuple[str, ...]] = ("shared_key", "shared_key_rlwe", "plaintext")
+    OPENINGS: ClassVar[tuple[str, ...]] = ("revealed", "sealed")
+
     def validate(self) -> None:
-        _one_of(self.name, "encryption", ("shared_key", "shared_key_rlwe", "plaintext"))
-        _one_of(self.opening, "encryption.opening", ("revealed", "sealed"))
+        _one_of(self.name, "encryption", self.CHOICES)
+        _one_of(self.opening, "encryption.opening", self.OPENINGS)
         _require(self.opening == "revealed" or self.name != "plaintext", "encryption.opening",
                  "sealed hides nothing with encryption=plaintext: whoever adds the updates could "
                  "compute the model; use encryption=shared_key")
-        _require(4 <= self.bits <= 20, "encryption.bits", f"must lie in 8..20, got {self.bits} "
+        _require(4 <= self.bits <= MOST_BITS, "encryption.bits",
+                 f"must lie in 8..{MOST_BITS}, got {self.bits} "
                  "(from 4 with encryption.feedback=true)")
         _require(self.feedback or self.bits >= 8, "encryption.bits",
                  f"{self.bits} are too few without encryption.feedback=true")
@@ -326,7 +340,9 @@ class Config:
                  "privacy=local_dp, privacy=none or encryption.feedback=false")
         partners = self.federation.partners
         for name, count in self.federation.customers.items():
-            _require(count > 0, f"federation.customers.{name}", f"must be above 0, got {count}")
+            _require(0 < count <= MOST_CUSTOMERS, f"federation.customers.{name}",
+                     f"must lie in 1..{MOST_CUSTOMERS}, got {count}; a larger partner joins as "
+                     "several")
         _require(self.federation.name != "deployment" or "@" not in self.tracking.uri,
                  "tracking.uri", "a deployment's configuration goes to every partner, so it must "
                  "not hold a login: name an MLflow server, and put its login into "

@@ -17,6 +17,7 @@ from encryption import rlwe
 from encryption.ciphertext import MemoryFile, dump_sum, fresh_bytes, load_fresh, seal_context
 from encryption.ckks import CKKSParameters
 from encryption.control import ControlLayout
+from encryption.parameters import PlaintextParameters
 from encryption.rlwe import RLWEParameters
 from encryption.types import Parameters, Refused
 from encryption.wire import (
@@ -51,6 +52,18 @@ def fresh_block_bytes(parameters: Parameters) -> int:
         return HEADER_BYTES + fresh_bytes(parameters)
     assert isinstance(parameters, RLWEParameters)
     return HEADER_BYTES + rlwe.SEED_BYTES + packed_bytes(rlwe.RING_DEGREE, parameters.kept_bits)
+
+
+def update_bytes(layout: ControlLayout) -> int:
+    """Size of all blocks of one client's update, headers included."""
+    parameters, full = layout.parameters, layout.parameters.values_per_block
+    if isinstance(parameters, PlaintextParameters):
+        return layout.blocks * (HEADER_BYTES + 4 * full)
+    if isinstance(parameters, RLWEParameters):
+        return sum(HEADER_BYTES + rlwe.SEED_BYTES
+                   + packed_bytes(parameters.width(values), parameters.kept_bits)
+                   for values in layout.block_values)
+    return layout.blocks * fresh_block_bytes(parameters)
 
 
 def digest(blocks: Sequence[bytes]) -> bytes:
@@ -122,11 +135,11 @@ class Sum(ABC):
         return self._dump(self._round)
 
     @abstractmethod
-    def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
+    def _parse(self, block: bytes, index: int) -> tuple[Place, Any]:
         """Raises Refused."""
 
     @abstractmethod
-    def _load(self, bodies: Sequence[memoryview]) -> Sequence[Any]:
+    def _load(self, bodies: Sequence[Any]) -> Sequence[Any]:
         """What :meth:`_add` takes. Raises Refused."""
 
     @abstractmethod
@@ -225,15 +238,14 @@ class _PlaintextSum(Sum):
         self._parameters = parameters
         self._sums = np.zeros((len(self._indexes), parameters.values_per_block), np.int64)
 
-    def _parse(self, block: bytes, index: int) -> tuple[Place, memoryview]:
+    def _parse(self, block: bytes, index: int) -> tuple[Place, NDArray[np.int64]]:
         return parse_words(block, self._parameters, Kind.FRESH_WORDS, index, self._blocks)
 
-    def _load(self, bodies: Sequence[memoryview]) -> list[NDArray[np.int64]]:
+    def _load(self, bodies: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
         half = 1 << (self._parameters.bits - 1)
-        fresh = np.stack([np.frombuffer(body, "<i4") for body in bodies]).astype(np.int64)
-        if fresh.min() < -half or fresh.max() >= half:
+        if any(fresh.min() < -half or fresh.max() >= half for fresh in bodies):
             raise Refused("a block holds a digit outside its range")
-        return list(fresh)
+        return list(bodies)
 
     def _add(self, blocks: Sequence[NDArray[np.int64]]) -> None:
         for total, one in zip(self._sums, blocks, strict=True):
@@ -247,11 +259,19 @@ class _PlaintextSum(Sum):
 
 
 def parse_words(block: bytes, parameters: Parameters, kind: Kind, index: int, count: int
-                ) -> tuple[Place, memoryview]:
-    """Place and body, (values_per_block,) words, of one block. Raises Refused."""
-    return parse(block, parameters, kind, index, count, 4 * parameters.values_per_block)
+                ) -> tuple[Place, NDArray[np.int64]]:
+    """Place and digits, (values_per_block,), of one block. Raises Refused."""
+    word = _word(parameters, kind)
+    place, body = parse(block, parameters, kind, index, count,
+                        word.itemsize * parameters.values_per_block)
+    return place, np.frombuffer(body, word).astype(np.int64)
 
 
 def dump_words(digits: NDArray[np.int64], parameters: Parameters, place: Place) -> bytes:
-    """(values_per_block,) digits within 32 bits -> one block of words."""
-    return frame(parameters, place, digits.astype("<i4").tobytes())
+    """(values_per_block,) digits of one client, or of a sum, as ``place`` says -> one block."""
+    return frame(parameters, place, digits.astype(_word(parameters, place.kind)).tobytes())
+
+
+def _word(parameters: Parameters, kind: Kind) -> np.dtype[np.signedinteger]:
+    assert isinstance(parameters, PlaintextParameters)
+    return np.dtype("<i8" if kind == Kind.SUM_WORDS and parameters.sum_word_bytes == 8 else "<i4")

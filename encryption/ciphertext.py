@@ -141,10 +141,13 @@ def dump_sum(ciphertext: seal.Ciphertext, parameters: CKKSParameters, place: Pla
 
 def load_sum(block: bytes, parameters: CKKSParameters, index: int, count: int, file: MemoryFile
              ) -> tuple[Place, seal.Ciphertext]:
-    """One block of kind SUM -> its place and the ciphertext. Raises Refused."""
+    """One block of kind SUM -> its place and the ciphertext. Raises Refused, also for a message in
+    the clear: its second polynomial is zero, so that it says the same under every key."""
     size = packed_bytes(parameters.ring_degree, parameters.prime_bits)
     place, body = parse(block, parameters, Kind.SUM, index, count, 2 * size)
     residues = _residues([body[:size], body[size:]], parameters)
+    if not residues[parameters.ring_degree :].any():
+        raise Refused("a block is a message in the clear, no sum of ciphertexts")
     return place, _load(parameters, residues, b"", file)
 
 

@@ -55,7 +55,7 @@ class CKKSParameters:
     def for_cohort(cls, max_clients: int, bits: int) -> CKKSParameters:
         """The parameters of least bytes per value that pass all checks.
 
-        Bytes a value: prime_bits / 8 / digits_per_real. Among equals the smaller prime wins.
+        Among equals in :attr:`bytes_per_value` the smaller prime wins.
         """
         check_request(max_clients, bits)
         best: CKKSParameters | None = None
@@ -91,7 +91,7 @@ class CKKSParameters:
 
     @property
     def _cost(self) -> tuple[float, int]:
-        return self.prime_bits / self.digits_per_real, self.prime_bits
+        return self.bytes_per_value, self.prime_bits
 
     @cached_property
     def security_bits(self) -> int:
@@ -133,6 +133,11 @@ class CKKSParameters:
     @property
     def values_per_block(self) -> int:
         return RING_DEGREE * self.digits_per_real
+
+    @property
+    def bytes_per_value(self) -> float:
+        """Of a full block's, on the way to the server."""
+        return self.prime_bits / 8 / self.digits_per_real
 
     def block_values(self, digits: int) -> tuple[int, ...]:
         """A slot mixes every coefficient, so that each block is sent whole."""

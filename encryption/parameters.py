@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from encryption.ckks import CKKSParameters
 from encryption.request import (
+    MAX_BITS,
+    MIN_BITS,
     ImpossibleParameters,
     check_request,
     fingerprint_of,
@@ -17,12 +19,13 @@ from encryption.rlwe import RLWEParameters
 from encryption.types import Parameters
 
 __all__ = ["CKKSParameters", "ImpossibleParameters", "PlaintextParameters", "RLWEParameters",
-           "choose_parameters"]
+           "choose_parameters", "most_bits"]
 
 
 @dataclass(frozen=True)
 class PlaintextParameters:
-    """No cipher: digits travel as 32-bit words. The exact oracle of the encrypted suites."""
+    """No cipher: digits travel as 32-bit words, their sums as 64-bit ones where 32 bits could
+    overflow. The exact oracle of the encrypted suites."""
 
     suite: ClassVar[str] = "plaintext"
     suite_code: ClassVar[int] = 0
@@ -38,6 +41,15 @@ class PlaintextParameters:
     def __post_init__(self) -> None:
         check_request(self.max_clients, self.bits)
 
+    @property
+    def sum_word_bytes(self) -> int:
+        """4 or 8, of a digit of a sum over max_clients."""
+        return 4 if self.max_clients << self.bits <= 2**32 else 8
+
+    @property
+    def bytes_per_value(self) -> float:
+        return 4.0
+
     def block_values(self, digits: int) -> tuple[int, ...]:
         return full_blocks(digits, self.values_per_block)
 
@@ -52,3 +64,14 @@ def choose_parameters(suite: str, max_clients: int, bits: int) -> Parameters:
     if suite not in suites:
         raise ImpossibleParameters(f"encryption={suite!r} is not one of {', '.join(suites)}")
     return suites[suite].for_cohort(max_clients, bits)
+
+
+def most_bits(suite: str, max_clients: int) -> int:
+    """The widest digit of which the named suite can sum ``max_clients``. Raises
+    ImpossibleParameters where it can sum none."""
+    for bits in range(MAX_BITS, MIN_BITS, -1):
+        try:
+            return choose_parameters(suite, max_clients, bits).bits
+        except ImpossibleParameters:
+            continue
+    return choose_parameters(suite, max_clients, MIN_BITS).bits

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-MIN_BITS, MAX_BITS = 2, 24
-LOG2_MAX_RADIX = 31
-"""Keeps sums inside 32-bit words and the tags' arithmetic exact."""
+MIN_BITS, MAX_BITS = 2, 32
+"""A digit of one client is a signed 32-bit word at most: it travels so to helper processes, and in
+the suite ``plaintext``."""
+LOG2_MAX_RADIX = 48
+"""Keeps sums below the tags' prime, 2^61 - 1, with room to spare."""
 
 
 class ImpossibleParameters(ValueError):

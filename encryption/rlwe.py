@@ -93,7 +93,7 @@ class RLWEParameters:
                 break
         if not possible:
             return cls(max_clients, bits, 1)  # says why
-        return min(possible, key=lambda found: found.kept_bits / found.digits_per_coefficient)
+        return min(possible, key=lambda found: found.bytes_per_value)
 
     def __post_init__(self) -> None:
         check_request(self.max_clients, self.bits)
@@ -148,6 +148,11 @@ class RLWEParameters:
     @property
     def values_per_block(self) -> int:
         return RING_DEGREE * self.digits_per_coefficient
+
+    @property
+    def bytes_per_value(self) -> float:
+        """Of a full block's, on the way to the server."""
+        return self.kept_bits / 8 / self.digits_per_coefficient
 
     def block_values(self, digits: int) -> tuple[int, ...]:
         """All but the last are full; the last has a multiple of 8 coefficients."""

@@ -59,6 +59,9 @@ class Parameters(Protocol):
     def max_clients(self) -> int: ...
     @property
     def values_per_block(self) -> int: ...
+    @property
+    def bytes_per_value(self) -> float:
+        """What one more digit adds to a client's message, headers and seeds apart."""
 
     def block_values(self, digits: int) -> tuple[int, ...]:
         """Digits that each block of an update holds, closing zeros included; at least ``digits``

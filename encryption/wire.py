@@ -26,7 +26,9 @@ Bodies, N the ring degree:
 - kind 1, suite 2: the 32-byte AES-256 key, then the kept bits of c0; c1 are the bytes of the key's
   counter stream from block number ``index`` N / 2 on, so that an update may use one key throughout;
 - kind 2: c0 (suite 2: its kept bits), then c1;
-- kinds 3 and 4: ``values_per_block`` signed 32-bit digits.
+- kind 3: ``values_per_block`` signed 32-bit digits;
+- kind 4: as many, of 32 bits where sums over max_clients fit, else of 64 (which of the two follows
+  from the parameters).
 
 A polynomial is N numbers of b bits in *planes*: b is written as a sum of distinct powers of two
 from 64 down to 1, and for each power w in that order comes a plane with the next w bits of every

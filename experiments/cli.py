@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from experiments.stopping import exit_code, obeying_sigterm
+
 VERBS = {
     "simulate": ("experiments.simulate", "run a federation in this process, on real data"),
     "newcomer": ("experiments.newcomer", "what joining gives a partner with few customers"),
@@ -12,6 +14,9 @@ VERBS = {
     "describe-data": ("experiments.describe_data", "what a partner shares; do partners agree?"),
     "export": ("experiments.export", "open a sealed model with the federation's key"),
     "validate-data": ("experiments.validate_data", "check a table before training on it"),
+    "policy": ("experiments.policy", "write a site's policy; is a run within it?"),
+    "exposure": ("experiments.exposure", "what many runs tell about one partner, in numbers"),
+    "site": ("experiments.site_folder", "does a site's state folder hold together? after a loss"),
     "compare": ("experiments.compare", "what two recorded runs differ in, and what came of it"),
     "ui": ("experiments.ui", "open the recorded runs in MLflow"),
 }
@@ -28,7 +33,8 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 the run failed, 2 what was typed or the data is wrong, 130 stopped."""
+    """Exit codes: 0 done, 1 the run failed, 2 what was typed or the data is wrong, 130 stopped
+    by Ctrl-C, 143 by SIGTERM."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), end="")
@@ -38,10 +44,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"veilsum: no verb {verb!r}\n\n{usage()}", end="", file=sys.stderr)
         return 2
     try:
-        return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
-    except KeyboardInterrupt:
+        with obeying_sigterm():
+            return int(importlib.import_module(VERBS[verb][0]).main(rest) or 0)
+    except KeyboardInterrupt as stopped:
         print(f"\nveilsum {verb}: stopped", file=sys.stderr)
-        return 130
+        return exit_code(stopped)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from client.local_round import update_sum
 from conf.compose import CONFIG_DIR, from_hydra
 from conf.schema import Config, InvalidConfig
 from experiments.simulate import prepared
-from learning.customers import Customers, PartnerData
+from learning.customers import CustomerParts, Customers, PartnerData
 from learning.evaluation import exact
 from learning.models import set_flat
 from learning.registry import head_mask, load_partner, make_model, make_task, shared_start
@@ -128,8 +128,10 @@ class Case:
               partners: Sequence[str] = ()) -> float:
         """Exact metric over the customers of ``part``, each scored by its partner's model; the
         naive rule's without one. ``partners``: empty for all."""
-        chosen: dict[str, Customers] = {
-            name: getattr(self.datas[name], part) for name in partners or self.datas}
-        return exact(self.task.metric, [
-            (customers, customers.naive if model_of is None
-             else scores(model_of(name), customers)) for name, customers in chosen.items()])
+        def scored() -> Iterator[tuple[Customers, NDArray[np.floating]]]:
+            for name in partners or self.datas:
+                customers: CustomerParts = getattr(self.datas[name], part)
+                for some in customers.parts():
+                    yield some, some.naive if model_of is None else scores(model_of(name), some)
+
+        return exact(self.task.metric, scored())

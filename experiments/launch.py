@@ -18,13 +18,14 @@ from omegaconf import DictConfig
 
 from conf.compose import CONFIG_DIR, from_hydra
 from conf.schema import Config, InvalidConfig
+from experiments.stopping import exit_code
 
 
 def compose_and_run(program: str, argv: list[str], work: Callable[[Config], object],
                     around: AbstractContextManager[object] | None = None) -> int:
     """Compose the configuration from ``argv`` and call ``work`` once, or once per point of a
     ``-m`` sweep, all within ``around``. Returns the exit code: 0, 1 the run failed, 2 wrong
-    input, 130 interrupted."""
+    input, 130 interrupted, 143 terminated."""
     ConfigStore.instance().store(name="schema", node=asdict(Config()))
 
     def composed(config: DictConfig) -> None:
@@ -42,10 +43,10 @@ def compose_and_run(program: str, argv: list[str], work: Callable[[Config], obje
     try:
         with around or nullcontext():
             application()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("\nstopped; the MLflow run is marked as killed (with federation.folder the same "
               "command goes on with it)", file=sys.stderr)
-        return 130
+        return exit_code(stopped)
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
     except HydraException as error:

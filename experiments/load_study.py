@@ -39,11 +39,11 @@ def bend_table(seeds: Sequence[int]) -> Iterator[str]:
 
 def _errors(case: Case, newcomer: Case, loss: Loss, decay: float) -> tuple[float, float, float]:
     start = build_model(case.config.model, case.task.shape, 0)
-    local = {name: train_locally(start, data.train, loss, decay)
+    local = {name: train_locally(start, data.train.whole(), loss, decay)
              for name, data in case.datas.items()}
-    together = concatenate([data.train for data in case.datas.values()])
+    together = concatenate([data.train.whole() for data in case.datas.values()])
     pooled = train_locally(start, together, loss, decay)
-    alone = train_locally(start, newcomer.datas["CA"].train, loss, decay)
+    alone = train_locally(start, newcomer.datas["CA"].train.whole(), loss, decay)
     return (case.value(local.__getitem__, "validation"), case.value(lambda _: pooled, "validation"),
             case.value(lambda _: alone, "validation", ("CA",)))
 

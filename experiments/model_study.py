@@ -104,11 +104,11 @@ def decay(cases: Sequence[Case], decays: Sequence[float]) -> Iterator[str]:
 
 def _baselines(case: Case, newcomer: str, few: int, decay: float) -> tuple[float, float, float]:
     task, start = case.task, make_model(case.config)
-    local = {name: train_locally(start, data.train, task.loss, decay)
+    local = {name: train_locally(start, data.train.whole(), task.loss, decay)
              for name, data in case.datas.items()}
-    together = concatenate([data.train for data in case.datas.values()])
+    together = concatenate([data.train.whole() for data in case.datas.values()])
     pooled = train_locally(start, together, task.loss, decay)
-    own = case.datas[newcomer].train
+    own = case.datas[newcomer].train.whole()
     chosen = np.random.default_rng(case.config.seed).permutation(len(own))[:few]
     alone = train_locally(start, own.take(chosen), task.loss, decay)
     return (case.value(local.__getitem__, "validation"), case.value(lambda _: pooled, "validation"),

@@ -49,7 +49,7 @@ def table(task: str, seeds: Sequence[int]) -> Iterator[str]:
 def _values(case: Case, rule: Rule) -> list[float]:
     from learning.evaluation import exact
 
-    parts = ([getattr(data, name) for data in case.datas.values()]
+    parts = ([getattr(data, name).whole() for data in case.datas.values()]
              for name in ("validation", "test"))
     return [exact(case.task.metric, [(customers, rule(customers, case.task.shape))
                                      for customers in part]) for part in parts]

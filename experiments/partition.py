@@ -24,9 +24,9 @@ def split_further(files: Mapping[str, Path], partners: int, folder: Path) -> dic
         raise InvalidConfig("federation.split_into", f"the {len(files)} partners of this table "
                             f"hold {total} customers; choose a number from {len(files)} to "
                             f"{total}, got {partners}")
-    shares = _shares({name: len(customers) for name, customers in names.items()}, partners)
+    parts = shares({name: len(customers) for name, customers in names.items()}, partners)
     return {part: path for name in files for part, path in
-            _divide(name, files[name], names[name], shares[name], folder).items()}
+            _divide(name, files[name], names[name], parts[name], folder).items()}
 
 
 def _customers(path: Path) -> list[str]:
@@ -36,14 +36,14 @@ def _customers(path: Path) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"split\0{name}".encode()).digest())
 
 
-def _shares(customers: Mapping[str, int], partners: int) -> dict[str, int]:
+def shares(customers: Mapping[str, int], partners: int) -> dict[str, int]:
     """Parts of each file: one, and the others by largest quotient of customers a part (D'Hondt),
     which never gives more parts than customers before all files have as many."""
-    shares = dict.fromkeys(customers, 1)
+    given = dict.fromkeys(customers, 1)
     for _ in range(partners - len(customers)):
-        most = max(customers, key=lambda name: customers[name] / (shares[name] + 1))
-        shares[most] += 1
-    return shares
+        most = max(customers, key=lambda name: customers[name] / (given[name] + 1))
+        given[most] += 1
+    return given
 
 
 def _divide(name: str, path: Path, customers: list[str], parts: int,

@@ -16,7 +16,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from conf.schema import TrackingConfig
 from learning.results import Comparison, Estimate, RunResult
+from server.mlflow_store import store_uri
 
 UNIT = "add or remove one customer, all records of it"
 _NORMAL, _WIDE = 96, 116
@@ -219,9 +221,9 @@ def _fact_lines(result: RunResult) -> list[tuple[str, str]]:
 
 
 def _uri_option(uri: str) -> str:
-    if uri == "sqlite:///mlflow.db":
+    if "@" in uri or uri == store_uri(TrackingConfig().uri):
         return ""
-    return "" if "@" in uri else f" --tracking-uri {uri}"
+    return f" --tracking-uri {uri}"
 
 
 def _order(rows: Sequence[Comparison]) -> list[Comparison]:

@@ -41,7 +41,9 @@ def simulate(config: Config) -> object:
     from client.session import read_heads
     from experiments.ray_grid import check_ray
     from server.app import Operator, make_app, read_result
+    from strategies.widths import check_before_data
 
+    check_before_data(config)
     if config.federation.name == "ray":
         check_ray()
     with _folder(config) as work:
@@ -114,6 +116,9 @@ def _key(config: Config, path: Path) -> SharedKey:
 
     parameters = Agreement.of(config).parameters
     if not path.exists():
+        if any(path.parent.glob("state/*/keys/*")):
+            raise InvalidConfig("federation.folder", f"the key of its earlier runs is gone: put "
+                                f"{path} back, or name an empty folder, where a new run begins")
         SharedKey.generate(parameters).save(path)
     try:
         key = SharedKey.load(path)
@@ -138,6 +143,7 @@ def prepared(config: Config, folder: Path) -> Config:
     if config.federation.split_into:
         sites = split_further(sites, config.federation.split_into, folder / "events")
     partners = sorted(sites)
+    _check_least(config, partners)
     federation = replace(
         config.federation,
         partners=partners,
@@ -148,6 +154,15 @@ def prepared(config: Config, folder: Path) -> Config:
     config = replace(config, federation=federation).validate()
     _check_newcomer(config)
     return config
+
+
+def _check_least(config: Config, partners: list[str]) -> None:
+    """Raises InvalidConfig where these partners could not train if they had one customer each:
+    arrays are built for nothing then."""
+    from strategies.widths import agreed
+
+    federation = replace(config.federation, partners=partners, customers=dict.fromkeys(partners, 1))
+    agreed(replace(config, federation=federation).validate())
 
 
 def _check_newcomer(config: Config) -> None:

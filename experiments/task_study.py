@@ -49,7 +49,7 @@ def variants(base: TaskConfig) -> dict[str, TaskConfig]:
 
 def _baselines(config: Config) -> tuple[float, ...]:
     case = Case.of(config)
-    everyone = concatenate([data.validation for data in case.datas.values()])
+    everyone = concatenate([data.validation.whole() for data in case.datas.values()])
     local, pooled = fit_baselines(case.datas, ModelConfig("linear"), case.task, config.seed)
     _, wide = fit_baselines(case.datas, ModelConfig("mlp"), case.task, config.seed)
     return (float(everyone.targets[everyone.mask].mean()), case.value(None, "validation"),

@@ -26,7 +26,8 @@ from types import FrameType
 from typing import BinaryIO, NoReturn
 
 from conf.schema import InvalidConfig, TrackingConfig
-from server.mlflow_store import check_uri, quiet_mlflow, sqlite_file
+from server.mlflow_database import sqlite_file
+from server.mlflow_store import check_uri, quiet_mlflow, store_uri
 
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 10.0
@@ -40,6 +41,7 @@ class CannotShow(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C. Returns 0, or 2 with one line on stderr."""
     args = _parser().parse_args(argv)
+    args.tracking_uri = store_uri(args.tracking_uri)
     try:
         _check(args.tracking_uri, args.host, args.port)
         if args.tracking_uri.startswith(("http://", "https://")):
@@ -58,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="veilsum ui", description="Open the recorded runs.")
     parser.add_argument("--tracking-uri", default=_DEFAULT_URI,
-                        help="store of the runs (default: %(default)s in this folder)")
+                        help="store of the runs (default: MLFLOW_TRACKING_URI, or else %(default)s "
+                        "in this folder)")
     parser.add_argument("--experiment", default=TrackingConfig().experiment,
                         help="experiment to open first (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")

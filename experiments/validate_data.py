@@ -93,6 +93,8 @@ def _validate(config: Config, path: Path, overrides: list[str], site: str | None
         config.task.check_partners([name for name, _, _ in checked.partners])
     console.print(_partners_table(checked))
     console.print(checked.summary, highlight=False, markup=False)
+    sizes = {name: customers for name, customers, _ in checked.partners}
+    console.print(_weight(config, path, sizes, site), highlight=False, markup=False)
     if site is not None:
         console.print(f"[green]Usable[/] at the site of {escape(site)}, as data-path of its node "
                       "configuration", highlight=False)
@@ -101,6 +103,16 @@ def _validate(config: Config, path: Path, overrides: list[str], site: str | None
     console.print(f"[green]Usable:[/] veilsum simulate {escape(words)}", highlight=False,
                   soft_wrap=True)
     return 0
+
+
+def _weight(config: Config, path: Path, sizes: dict[str, int], site: str | None) -> str:
+    """Raises InvalidConfig where partners of these sizes cannot train with these settings."""
+    from experiments.table_sizes import check_sizes
+
+    found = check_sizes(config, path, sizes, site)
+    if site is None:
+        return f"In a simulation of this table {found}."
+    return f"With peers of this size {found}."
 
 
 def _check(task: TaskConfig, site: str | None) -> Checked:

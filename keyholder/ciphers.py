@@ -31,7 +31,7 @@ class SumCipher(Protocol):
 
     def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int) -> Sequence[Any]:
         """What :meth:`decrypt` takes. Raises Refused unless these are well-formed summed blocks of
-        so many digits each, of round ``number``. Uses no key."""
+        so many digits each, of round ``number``, and not messages in the clear. Uses no key."""
 
     def decrypt(self, parsed: Sequence[Any], sizes: Sequence[int], clients: int
                 ) -> NDArray[np.int64]:
@@ -118,18 +118,18 @@ class PlaintextCipher:
             for index, row in enumerate(rows, part.first))
 
     def parse(self, blocks: Sequence[bytes], sizes: Sequence[int], number: int
-              ) -> list[memoryview]:
+              ) -> list[NDArray[np.int64]]:
         check_count(blocks, len(sizes))
         parsed = []
         for index, block in enumerate(blocks):
-            place, body = parse_words(block, self._parameters, Kind.SUM_WORDS, index, len(sizes))
+            place, sums = parse_words(block, self._parameters, Kind.SUM_WORDS, index, len(sizes))
             _check_round(place, number)
-            parsed.append(body)
+            parsed.append(sums)
         return parsed
 
-    def decrypt(self, parsed: Sequence[memoryview], sizes: Sequence[int], clients: int
+    def decrypt(self, parsed: Sequence[NDArray[np.int64]], sizes: Sequence[int], clients: int
                 ) -> NDArray[np.int64]:
-        return np.concatenate([np.frombuffer(body, "<i4").astype(np.int64) for body in parsed])
+        return np.concatenate(parsed)
 
 
 def _check_round(place: Place, number: int) -> None:

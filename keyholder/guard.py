@@ -3,7 +3,7 @@
 Files below the guard's folder, all written whole (temporary file, fsync, rename or link, fsync of
 the folder): ``claims/H.json`` the claim of a round, ``answers/H/ROUND`` what its opening gave,
 after the SHA-256 of that, ``retired/run-H`` and ``retired/key-ID``. H is a SHA-256, because run
-names come from the server.
+names come from the server. ``claims/key-ID`` says again that a key is retired.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class OpeningGuard:
 
     def check(self, round_id: RoundId, key_id: str) -> None:
         """Raises KeyRetired where nothing of the run, or with the key, will be opened again."""
-        if self._key_marker(key_id).exists() or self._run_marker(round_id).exists():
+        markers = (*self._key_markers(key_id), self._run_marker(round_id))
+        if any(marker.exists() for marker in markers):
             raise KeyRetired("an earlier opening failed its checks: nothing more is opened of its "
                              "run, or with its key; the federation needs a new key")
 
@@ -62,23 +63,27 @@ class OpeningGuard:
         Of several processes that claim at once, one wins.
         """
         self.check_claim(claim, key_id)
-        path, content = self._claim_file(claim, key_id)
+        path, content = self._claim_path(claim.round_id), _claim_content(claim, key_id)
         with contextlib.suppress(FileExistsError):
             _write(path, content, replace=False)
         self.check_claim(claim, key_id)
         return self._answer(claim)
 
+    def claimed(self, round_id: RoundId) -> bool:
+        """Whether a sum was claimed for the round."""
+        return self._claim_path(round_id).exists()
+
+    def close(self, round_id: RoundId) -> None:
+        """Claim the round for no sum at all: its claim was lost, and it may have been opened."""
+        with contextlib.suppress(FileExistsError):
+            _write(self._claim_path(round_id), b"lost", replace=False)
+
     def check_claim(self, claim: OpeningClaim, key_id: str) -> None:
         """Raises KeyRetired, AnotherSumClaimed where :meth:`claim` would; claims nothing."""
         self.check(claim.round_id, key_id)
-        path, content = self._claim_file(claim, key_id)
-        if path.exists() and path.read_bytes() != content:
+        path = self._claim_path(claim.round_id)
+        if path.exists() and path.read_bytes() != _claim_content(claim, key_id):
             raise AnotherSumClaimed("this round was claimed for another sum")
-
-    def _claim_file(self, claim: OpeningClaim, key_id: str) -> tuple[Path, bytes]:
-        wanted = {"partners": list(claim.partners), "digest": claim.digest.hex(), "key": key_id}
-        return (self._root / "claims" / f"{_name(claim.round_id)}.json",
-                json.dumps(wanted).encode())
 
     def store(self, claim: OpeningClaim, opened: OpenedSum) -> None:
         """Keep the answer of a claim, to be given again, and of the run's answers the newest two:
@@ -92,8 +97,8 @@ class OpeningGuard:
 
     def retire(self, round_id: RoundId, key_id: str) -> None:
         """Refuse all openings of this run and of this key, for ever."""
-        _write(self._key_marker(key_id), b"")
-        _write(self._run_marker(round_id), b"")
+        for marker in (*self._key_markers(key_id), self._run_marker(round_id)):
+            _write(marker, b"")
 
     def _answer(self, claim: OpeningClaim) -> OpenedSum | None:
         path = self._answer_path(claim.round_id)
@@ -109,11 +114,20 @@ class OpeningGuard:
         run = _hash(b"run", round_id.run.encode())
         return self._root / "answers" / run / f"{round_id.round:09d}"
 
+    def _claim_path(self, round_id: RoundId) -> Path:
+        return self._root / "claims" / f"{_name(round_id)}.json"
+
     def _run_marker(self, round_id: RoundId) -> Path:
         return self._root / "retired" / f"run-{_hash(b'run', round_id.run.encode())}"
 
-    def _key_marker(self, key_id: str) -> Path:
-        return self._root / "retired" / f"key-{key_id}"
+    def _key_markers(self, key_id: str) -> tuple[Path, Path]:
+        """Two, so that a lost folder does not bring a key back."""
+        return tuple(self._root / name / f"key-{key_id}" for name in ("retired", "claims"))
+
+
+def _claim_content(claim: OpeningClaim, key_id: str) -> bytes:
+    return json.dumps({"partners": list(claim.partners), "digest": claim.digest.hex(),
+                       "key": key_id}).encode()
 
 
 def _name(round_id: RoundId) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import NoReturn, Self
@@ -35,6 +36,10 @@ _MAX_FILE_BYTES = 1 << 20
 
 class KeyFileError(ValueError):
     """A key that is missing, damaged or made for other parameters; says what to do."""
+
+
+class KeyExposed(KeyFileError):
+    """A key that others can read, or that is somebody else's; says which command ends that."""
 
 
 class SharedKey:
@@ -77,11 +82,13 @@ class SharedKey:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a key file. Raises KeyFileError, which names the file but none of its content."""
+        """Read a key file that is this user's, or root's, and that nobody else can read. Raises
+        KeyFileError, which names the file but none of its content."""
         path = Path(path)
         content = bytearray(_MAX_FILE_BYTES)
         try:
             with path.open("rb", buffering=0) as file:
+                _check_private(os.fstat(file.fileno()), path)
                 size = file.readinto(content)
             return cls(_checked(memoryview(content)[:size]))
         except FileNotFoundError:
@@ -89,6 +96,8 @@ class SharedKey:
                                ) from None
         except OSError as error:
             raise KeyFileError(f"the key file {path} cannot be read: {error.strerror}") from None
+        except KeyExposed:
+            raise
         except KeyFileError as error:
             raise KeyFileError(f"{path}: {error}") from None
         finally:
@@ -147,6 +156,19 @@ class SharedKey:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a SharedKey is never pickled or copied; use save and load")
+
+
+def _check_private(about: os.stat_result, path: Path) -> None:
+    """Of an open file, so that it is the one that is read. Who owns a file can read and replace it
+    whatever its mode, so it has to be who runs this, or root, who can do both anyway. Raises
+    KeyExposed."""
+    if stat.S_ISREG(about.st_mode) and about.st_uid not in (os.geteuid(), 0):
+        raise KeyExposed(f"the key file {path} belongs to another user, who can read it: run "
+                         f"`chown {os.geteuid()} {path}` as root, and ask whether that user has "
+                         "seen a key that nobody else should have")
+    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o077:
+        raise KeyExposed(f"others can read the key file {path}: run `chmod 600 {path}`; if anybody "
+                         "else uses this machine, take it that the key is known to them")
 
 
 def _checked(content: memoryview) -> memoryview:

@@ -1,4 +1,24 @@
-"""Opening the one sum of a round: exact integers leave, after every check, or nothing does."""
+"""Opening the one sum of a round: exact integers leave, after every check, or nothing does.
+
+A refusal that depends on the key is a bit about it, so the first one retires run and key. One that
+does not must not: whoever can make a request fail would cost the federation its key. What is
+refused before the key is used, from public bytes and the site's own record alone:
+
+- the claim: fewer partners than the minimum, none that the federation has, not in ascending order;
+  this site's own part where it never gave one (``client.site_folder``);
+- the blocks: their number, size, kind, suite, parameters, place and round, damage on the way,
+  numbers that are no residues, a message in the clear (second polynomial zero: it decrypts to the
+  same under every key), another digest than the claim's;
+- another claim for the round, a retired run or key (``guard``).
+
+What is refused after it: a value off the grid or out of range, another constant, map or closing
+zero, tags that do not fit. Each of these reads what the key alone shows, so each retires. Nothing
+cheaper could tell a spoiled sum from an honest one: without the key both are uniform. A server that
+wants an end to the key can have it, as it could by sending nothing.
+
+Whatever else fails once the key was used retires too, a lack of memory included: that it says
+nothing about the key is a claim about libraries that nobody here has read.
+"""
 
 from __future__ import annotations
 

@@ -133,6 +133,8 @@ class RLWECipher:
             place, body = parse(block, self._parameters, Kind.SUM, index, len(sizes), size)
             if place.round != number:
                 raise Refused("a block belongs to another round")
+            if not any(body[self._c0_bytes(sizes[index]) :]):  # c1: the same under every key
+                raise Refused("a block is a message in the clear, no sum of ciphertexts")
             parsed.append(body)
         return parsed
 

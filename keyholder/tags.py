@@ -13,12 +13,13 @@ earlier tag. So the tags are uniform over p^3 values, as with three sequences, a
 cost.
 
 Guarantee: whoever changes some digits of an honest sum, none of them by a multiple of p (digits
-stay below 2^31), and adds any guess to the tags, passes with probability about p^-3 = 2^-183. Not
-covered: a partner that tells the operator the key, and the limbs themselves, which may change only
-in ways that leave each tag as it is.
+of sums stay below 2^48, ``encryption.request``), and adds any guess to the tags, passes with
+probability about p^-3 = 2^-183. Not covered: a partner that tells the operator the key, and the
+limbs themselves, which may change only in ways that leave each tag as it is.
 
-Arithmetic: products of a 32-bit or 29-bit limb of r with a part of at most 17 bits of a digit,
-summed over 2^13 digits, stay below 2^62: int64 is exact, and no BLAS with its threads is involved.
+Arithmetic: products of a 32-bit or 29-bit limb of r with a piece of at most 17 bits of a digit (of
+which there are as many as it needs), summed over 2^13 digits, stay below 2^62: int64 is exact, and
+no BLAS with its threads is involved.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _ZEROS = memoryview(bytes(8 * (_STRETCH + TAGS - 1)))
 
 def tags(digits: NDArray[np.int64], key: SharedKey, round_id: RoundId, first: int = 0
          ) -> tuple[int, ...]:
-    """(n,) digits with |d| <= 2^31 -> three tags below p. Of the digits of an update from number
+    """(n,) digits with |d| < 2^60 -> three tags below p. Of the digits of an update from number
     ``first`` (even) on: what they add to its tags, see :func:`add`."""
     secret = _stream_key(key, round_id)
     found = (_stretch_tags(digits[at : at + _STRETCH], secret, first + at)
@@ -76,9 +77,11 @@ def _coefficients(secret: bytes, first: int, count: int) -> NDArray[np.uint64]:
 
 def _pieces(digits: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     """(shift, piece) with digits = sum of piece * 2^shift and |piece| <= 2^17."""
-    if int(digits.min()) >= -(2**17) and int(digits.max()) <= 2**17:
-        return [(0, digits)]
-    return [(0, digits & (2**_PIECE_BITS - 1)), (_PIECE_BITS, digits >> _PIECE_BITS)]
+    found, shift = [], 0
+    while int(digits.min()) < -(2**17) or int(digits.max()) > 2**17:
+        found.append((shift, digits & (2**_PIECE_BITS - 1)))
+        digits, shift = digits >> _PIECE_BITS, shift + _PIECE_BITS
+    return [*found, (shift, digits)]
 
 
 def to_digits(values: tuple[int, ...], layout: ControlLayout) -> NDArray[np.int64]:

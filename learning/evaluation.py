@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import ModelConfig
-from learning.customers import Customers, PartnerData, concatenate
+from learning.customers import CustomerParts, Customers, PartnerData, concatenate
 from learning.metrics import Metric, interval
 from learning.models import build_model
 from learning.results import Comparison, Estimate
@@ -34,19 +34,22 @@ def fit_baselines(
 ) -> tuple[dict[str, nn.Module], nn.Module]:
     """Without privacy: :func:`fit_local`, and one model of all partners' training customers
     together. The same public start for all."""
-    together = {"all": replace(next(iter(datas.values())),
-                               train=concatenate([data.train for data in datas.values()]))}
+    everyone = concatenate([data.train.whole() for data in datas.values()])
     return (fit_local(datas, model_config, task, seed),
-            fit_local(together, model_config, task, seed)["all"])
+            _fitted(everyone, model_config, task, seed))
 
 
 def fit_local(datas: Mapping[str, PartnerData], model_config: ModelConfig, task: Task,
               seed: int) -> dict[str, nn.Module]:
     """Partner -> a model of its own training customers, without privacy."""
-    start = build_model(model_config, task.shape, seed)
-    decay = task.weight_decay.get(model_config.name, WEIGHT_DECAY[model_config.name])
-    return {name: train_locally(start, data.train, task.loss, decay)
+    return {name: _fitted(data.train.whole(), model_config, task, seed)
             for name, data in datas.items()}
+
+
+def _fitted(customers: Customers, model_config: ModelConfig, task: Task, seed: int) -> nn.Module:
+    decay = task.weight_decay.get(model_config.name, WEIGHT_DECAY[model_config.name])
+    start = build_model(model_config, task.shape, seed)
+    return train_locally(start, customers, task.loss, decay)
 
 
 def evaluate(
@@ -63,11 +66,12 @@ def evaluate(
     event in the same unit (a logit, kWh), so the scores of different partners' models compare; a
     partner whose model is badly calibrated loses by it.
     """
-    def examples(name: str, part: Callable[[PartnerData], Customers]) -> _Examples:
-        customers = part(datas[name])
-        ways = (customers.naive, scores(local[name], customers), scores(pooled, customers),
-                scores(federated[name], customers))
-        return _Examples.of(customers, ways)
+    def examples(name: str, split: Callable[[PartnerData], CustomerParts]) -> _Examples:
+        customers = split(datas[name])
+        models = (local[name], pooled, federated[name])
+        return _Examples.joined([
+            _Examples.of(part, (part.naive, *(scores(model, part) for model in models)))
+            for part in customers.parts()])
 
     test = {name: examples(name, lambda data: data.test) for name in datas}
     held_out = [examples(name, lambda data: data.heldout) for name in datas]
@@ -80,7 +84,7 @@ def evaluate(
     return tuple(rows)
 
 
-def exact(metric: Metric, parts: Sequence[tuple[Customers, NDArray[np.floating]]]) -> float:
+def exact(metric: Metric, parts: Iterable[tuple[Customers, NDArray[np.floating]]]) -> float:
     """The metric over several partners' customers and their (n, e, o) scores, all together."""
     together = _Examples.joined([_Examples.of(customers, (score,)) for customers, score in parts])
     return metric.exact(together.scores[0], together.targets, together.customer)

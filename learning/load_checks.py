@@ -29,6 +29,7 @@ from learning.tables import Checked, Finding, TableError
 
 FEW_HOMES = 10
 SHORT_DAYS = 2 * MONTH
+MIXED_CURE = "write all times with an offset, or none"
 _COLUMNS = ("partner", "customer", "time")
 
 
@@ -247,7 +248,7 @@ def _zones(table: LoadTable, config: TaskConfig) -> Iterator[Finding]:
         few = some if some.sum() < none.sum() else none
         yield from row_findings(table.parsed, few, "error", "time",
                                 "says its offset from UTC as other rows do not, or the reverse",
-                                "write all times with an offset, or none")
+                                MIXED_CURE)
     elif some.any() and not config.time_zone and (offset.drop_nulls() == 0).all():
         yield Finding("warning", "time", "all times are in UTC, so a day begins at 00:00 UTC",
                       "name the homes' own clock: task.time_zone=Europe/Paris",

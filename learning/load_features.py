@@ -6,10 +6,10 @@ the home's own last week, and lies in [-BOUND, BOUND]; every other constant here
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 BOUND = 3.0
@@ -75,95 +75,142 @@ class HomeDays:
 
 def days_of(home: Home) -> HomeDays:
     """Every day of which all 24 readings are there, and enough of the week before."""
-    load = home.load_kwh
-    if len(load) <= WEEK:
-        return _nothing()
-    week = sliding_window_view(load, WEEK, axis=0)[:-1].transpose(0, 2, 1)
+    return examples_of([home], [usable_days(home)])
+
+
+def usable_days(home: Home) -> NDArray[np.int64]:
+    """(k,) the days that :func:`days_of` gives."""
+    known = np.isfinite(home.load_kwh)
+    if len(known) <= WEEK:
+        return np.zeros(0, np.int64)
+    before = np.zeros((len(known) + 1, HOURS), np.int32)
+    np.cumsum(known, axis=0, out=before[1:])
+    enough = ((before[WEEK:-1] - before[:-WEEK - 1]) >= _FEWEST).all(1) & known[WEEK:].all(1)
+    return np.flatnonzero(enough) + WEEK
+
+
+def examples_of(homes: Sequence[Home], days: Sequence[NDArray[np.int64]]) -> HomeDays:
+    """``days``: of each home some of its :func:`usable_days`; their examples, home after home.
+
+    Guarantee: an example is the same to the bit whichever other homes and days are asked for.
+    Every number is made place by place, and every sum in a fixed order (:func:`_added`).
+    """
+    gap = np.full((MONTH, HOURS), np.nan, np.float32)  # before its first day nothing is known
+
+    def joined(part: Callable[[Home], NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.concatenate([gap, *(piece for home in homes for piece in (part(home), gap))])
+
+    starts = np.cumsum([MONTH, *(len(home) + MONTH for home in homes)])
+    own = [np.zeros(0, np.int64), *days]
+    day, counts = np.concatenate(own), [len(part) for part in own[1:]]
+    place = day + np.repeat(starts[:-1], counts)
+    calendar = day + np.repeat(np.array([home.first_day for home in homes], np.int64), counts)
+    load = joined(lambda home: home.load_kwh)
+    week = load[place[:, None] + np.arange(-WEEK, 0)]
     known = np.isfinite(week)
-    enough = (known.sum(1) >= _FEWEST).all(1) & np.isfinite(load[WEEK:]).all(1)
-    day = np.flatnonzero(enough) + WEEK
-    if not len(day):
-        return _nothing()
-    week, known = week[day - WEEK], known[day - WEEK]
-    naive = _mean(np.where(known, week, 0), known, axis=1)
+    naive = _mean(np.where(known, week, np.float32(0)), known)
     week = np.where(known, week, naive[:, None])
-    scale = np.maximum(week.mean(axis=(1, 2)), LEAST_SCALE_KWH)
-    features = _features(home, day, week, naive, scale)
+    whole = _added(_added(week, axis=1), axis=1) / np.float32(WEEK * HOURS)
+    scale = np.maximum(whole, np.float32(LEAST_SCALE_KWH))
+    features = _features(week, naive, scale, [
+        *_past(load, place, calendar),
+        *_weather(joined(lambda home: home.temperature_c), place), *_clock(calendar)])
     history = _bounded(week / scale[:, None, None] - 1)
-    return HomeDays(day, features, history, load[day], naive, scale)
+    return HomeDays(day, features, history, load[place], naive, scale)
 
 
-def _features(home: Home, day: NDArray[np.int64], week: NDArray[np.float32],
-              naive: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(k, 24, p) in the order of HOUR_FEATURES."""
+def _features(week: NDArray[np.float32], naive: NDArray[np.float32], scale: NDArray[np.float32],
+              others: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+    """(k, 24, p) in the order of HOUR_FEATURES. others: three means of loads, then the rest."""
     change = (week - naive[:, None]) / scale[:, None, None]
-    yesterday = change[:, -1]
-    levels = change.mean(axis=2)
-    past = (np.nan_to_num(_past(home, day, kind) - naive, nan=0) / scale[:, None]
-            for kind in ("weekday", "kind of day", "month"))
-    return _bounded(np.stack(np.broadcast_arrays(
-        yesterday, change[:, -2], change[:, 0], *past,
-        naive / scale[:, None] - 1, change.std(axis=1) - 0.5,
+    yesterday, own = change[:, -1], scale[:, None]
+    levels = _added(change, axis=2) / np.float32(HOURS)
+    evening = _added(yesterday[:, -3:], axis=1) / np.float32(3)
+    trend = (_added(levels[:, -3:], axis=1) / np.float32(3)
+             - _added(levels[:, :4], axis=1) / np.float32(4))
+    columns = (
+        yesterday, change[:, -2], change[:, 0],
+        *(np.nan_to_num(past - naive, nan=0) / own for past in others[:3]),
+        naive / own - 1, _spread(change) - np.float32(0.5),
         np.roll(yesterday, 1, axis=1), np.roll(yesterday, -1, axis=1),
-        2 * levels[:, -1:], yesterday[:, -3:].mean(axis=1, keepdims=True),
-        2 * (levels[:, -3:].mean(axis=1) - levels[:, :4].mean(axis=1))[:, None],
-        *_weather(home, day), *_clock(home, day),
-    ), axis=-1))
+        2 * levels[:, -1:], evening[:, None], 2 * trend[:, None], *others[3:])
+    features = np.empty((*naive.shape, len(columns)), np.float32)
+    for place, column in enumerate(columns):
+        features[..., place] = column
+    return _bounded(features)
 
 
-def _past(home: Home, day: NDArray[np.int64], kind: str) -> NDArray[np.float32]:
-    """(k, 24) mean load of some of the 28 days before; NaN where there is none: those of the
-    same weekday, those of the same kind (weekend or not), or all."""
-    back = np.arange(MONTH, 0, -1)
-    index = day[:, None] - back
-    weekday = _weekday(home, day)[:, None]
-    wanted = index >= 0
-    if kind == "weekday":
-        wanted = wanted & (back % WEEK == 0)
-    elif kind == "kind of day":
-        wanted = wanted & (((weekday - back) % WEEK >= 5) == (weekday >= 5))
-    load = home.load_kwh[np.maximum(index, 0)]
-    known = np.isfinite(load) & wanted[..., None]
-    return _mean(np.where(known, load, 0), known, axis=1)
+def _spread(change: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(k, 7, 24) -> (k, 24) standard deviation over the week."""
+    days = np.float32(change.shape[1])
+    return np.sqrt(_added((change - (_added(change, axis=1) / days)[:, None])**2, axis=1) / days)
 
 
-def _weather(home: Home, day: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+def _past(load: NDArray[np.float32], place: NDArray[np.int64],
+          calendar: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """(k, 24) each, mean load of some of the 28 days before; NaN where there is none: those of
+    the same weekday, those of the same kind (weekend or not), and all."""
+    known = np.isfinite(load).astype(np.float32)
+    load = np.where(known > 0, load, np.float32(0))
+    weekday = _weekday(calendar)
+    totals = np.zeros((3, len(place), HOURS), np.float32)
+    counts = np.zeros_like(totals)
+    for back in range(MONTH, 0, -1):
+        value, there = load[place - back], known[place - back]
+        alike = (((weekday - back) % WEEK >= 5) == (weekday >= 5)).astype(np.float32)[:, None]
+        if back % WEEK == 0:
+            totals[0] += value
+            counts[0] += there
+        totals[1] += value * alike
+        counts[1] += there * alike
+        totals[2] += value
+        counts[2] += there
+    return [np.where(count > 0, total / np.maximum(count, 1), _NOT_A_DAY)
+            for total, count in zip(totals, counts, strict=True)]
+
+
+def _weather(temperature_c: NDArray[np.float32],
+             place: NDArray[np.int64]) -> list[NDArray[np.float32]]:
     """(k, 24) or (k, 1) each, all 0 where no thermometer read."""
-    week = np.stack([home.temperature_c[day - back] for back in range(WEEK, 0, -1)], axis=1)
+    week = temperature_c[place[:, None] + np.arange(-WEEK, 0)]
     known = np.isfinite(week)
     there = known[:, -1].all(axis=1, keepdims=True)
-    mean = _mean(np.where(known, week, 0), known, axis=1)
-    yesterday = np.where(there, np.nan_to_num(week[:, -1]), 0)
+    mean = _mean(np.where(known, week, np.float32(0)), known)
+    yesterday = np.where(there, np.nan_to_num(week[:, -1]), np.float32(0))
     return [there.astype(np.float32), there * np.maximum(yesterday - 20, 0) / 10,
             there * np.maximum(12 - yesterday, 0) / 10,
             there * np.nan_to_num(yesterday - mean) / 5]
 
 
-def _clock(home: Home, day: NDArray[np.int64]) -> list[NDArray[np.float64]]:
-    season = 2 * np.pi * ((home.first_day + day)[:, None] % 365.25) / 365.25
+def _clock(calendar: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+    season = 2 * np.pi * (calendar[:, None] % 365.25) / 365.25
     hour = 2 * np.pi * np.arange(HOURS)[None] / HOURS
-    weekend = (_weekday(home, day) >= 5).astype(np.float64)[:, None]
+    weekend = (_weekday(calendar) >= 5).astype(np.float64)[:, None]
     return [weekend, np.cos(season), np.sin(season), np.cos(hour), np.sin(hour),
             np.cos(2 * hour), np.sin(2 * hour)]
 
 
-def _weekday(home: Home, day: NDArray[np.int64]) -> NDArray[np.int64]:
+def _weekday(calendar: NDArray[np.int64]) -> NDArray[np.int64]:
     """0 is Monday; 1970-01-01 was a Thursday."""
-    return (home.first_day + day + 3) % WEEK
+    return (calendar + 3) % WEEK
 
 
-def _mean(values: NDArray[np.float32], known: NDArray[np.bool_], axis: int) -> NDArray[np.float32]:
-    """Of ``values`` (0 where not known); NaN where nothing is."""
-    count = known.sum(axis=axis)
-    return np.where(count > 0, values.sum(axis=axis) / np.maximum(count, 1), _NOT_A_DAY).astype(
+def _mean(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(k, days, 24) -> (k, 24), of ``values`` (0 where not known); NaN where nothing is."""
+    count = known.sum(axis=1)
+    return np.where(count > 0, _added(values, axis=1) / np.maximum(count, 1), _NOT_A_DAY).astype(
         np.float32)
+
+
+def _added(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """The sum over an axis, one after the other: numpy's own order depends on the other axes'
+    sizes."""
+    parts = np.moveaxis(values, axis, 0)
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
 
 
 def _bounded(values: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.clip(np.nan_to_num(values, nan=0.0), -BOUND, BOUND).astype(np.float32)
-
-
-def _nothing() -> HomeDays:
-    empty = np.zeros((0, HOURS), np.float32)
-    return HomeDays(np.zeros(0, np.int64), np.zeros((0, HOURS, len(HOUR_FEATURES)), np.float32),
-                    np.zeros((0, WEEK, HOURS), np.float32), empty, empty, np.zeros(0, np.float32))

@@ -30,13 +30,13 @@ def far_off(readings: pl.DataFrame) -> pl.Series:
     return tables.far_off(readings, ("partner", "customer"), FAR_DAYS)
 
 
-def homes(readings: pl.LazyFrame) -> Iterator[Home]:
+def homes(readings: pl.DataFrame) -> Iterator[Home]:
     """One home a customer, in the order of their names."""
     frame = readings.select(
         "customer", pl.col("time").dt.date().cast(pl.Int32).cast(pl.Int64).alias("day"),
         pl.col("time").dt.hour().cast(pl.Int64).alias("hour"),
         pl.col("load_kwh").cast(pl.Float32), pl.col("temperature_c").cast(pl.Float32),
-    ).sort("customer", "day", "hour").collect()
+    ).sort("customer", "day", "hour")
     for (name,), part in frame.partition_by("customer", as_dict=True, maintain_order=True).items():
         day = part["day"].to_numpy()
         place = (day - day[0]) * HOURS + part["hour"].to_numpy()

@@ -17,8 +17,17 @@ import polars as pl
 from conf.schema import TaskConfig
 from learning.load_folders import files_of
 from learning.load_readings import READINGS
-from learning.table_files import first_row
-from learning.tables import OFFSET, Finding, TableError, number, read_raw, rules, text
+from learning.tables import (
+    OFFSET,
+    Finding,
+    TableError,
+    file_digest,
+    number,
+    read_raw,
+    row_number,
+    rules,
+    text,
+)
 
 LOADS = {"load_kwh": 1.0, "load_wh": 1e-3, "load_kw": None}
 """Column -> kWh per unit; None: mean power of the interval."""
@@ -51,7 +60,7 @@ def digest(path: Path | str) -> str:
         return ""
     state = hashlib.sha256()
     for file in files_of(path):
-        state.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        state.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
     return state.hexdigest()
 
 
@@ -62,10 +71,11 @@ def cache_key(config: TaskConfig) -> str:
     return "readings-" + hashlib.sha256(text_of_all.encode()).hexdigest()[:16]
 
 
-def read_load(path: Path, config: TaskConfig, partner: str | None = None) -> LoadTable:
-    """One file; ``partner`` stands in for a missing partner column, else the file's name. Raises
-    TableError."""
-    raw = read_raw(path, config.name)
+def read_load(path: Path, config: TaskConfig, partner: str | None = None,
+              raw: pl.DataFrame | None = None) -> LoadTable:
+    """One file; ``partner`` stands in for a missing partner column, else the file's name. ``raw``:
+    some of its rows (tables.read_table). Raises TableError."""
+    raw = read_raw(path, config.name) if raw is None else raw
     missing = [name for name in ("customer", "time") if name not in raw.columns]
     units = [name for name in LOADS if name in raw.columns]
     findings = [Finding("error", name, "the column is missing",
@@ -78,7 +88,7 @@ def read_load(path: Path, config: TaskConfig, partner: str | None = None) -> Loa
     if findings:
         raise TableError(path, findings, partner, config.name)
     parsed = raw.select(
-        pl.int_range(first_row(path), len(raw) + first_row(path), dtype=pl.Int64).alias("row"),
+        row_number(path, raw),
         *(text(name) if name in raw.columns else pl.lit(partner or path.stem).alias(name)
           for name in ("partner", "customer")),
         *_times(raw.schema["time"]),

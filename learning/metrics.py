@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.customers import Customers
+from learning.exact import row_sums
 from learning.results import Estimate
 
 Vector = NDArray[np.floating]
@@ -38,8 +39,8 @@ class Metric(Protocol):
         """(s, resamples): each of s ways to score (m, o), over the same resampled customers."""
 
     def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
-        """(n, e, o) scores -> (n, size), a row a customer that depends on it alone. Scores need
-        not be finite. Callers clip each row to ``clip``."""
+        """(n, e, o) scores -> (n, size), a row a customer that depends on it alone, to the bit,
+        however it is padded. Scores need not be finite. Callers clip each row to ``clip``."""
 
     def released(self, total: Vector, noise_std: float = 0.0) -> float:
         """The metric from a sum of statistics (size,), possibly noised, with noise of
@@ -79,9 +80,12 @@ class MeanAbsoluteError:
         return parts @ draw_customers(count, resamples, seed).T / count
 
     def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
-        errors = _worst_if_unknown(np.abs(scores - customers.targets).mean(-1), self.bound)
+        with np.errstate(over="ignore", invalid="ignore"):
+            each = np.abs(scores - customers.targets)
+        sums = row_sums(each.reshape(-1, each.shape[-1])).reshape(each.shape[:2])
+        errors = _worst_if_unknown(sums / each.shape[-1], self.bound)
         counts = customers.mask.sum(1)
-        means = np.where(customers.mask, errors, 0).sum(1) / np.maximum(counts, 1)
+        means = row_sums(np.where(customers.mask, errors, 0)) / np.maximum(counts, 1)
         known = counts > 0
         return np.stack([np.minimum(means, self.bound) * known, self.bound / 2 * known], axis=1)
 

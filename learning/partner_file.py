@@ -1,4 +1,4 @@
-"""One partner's events: reading them as arrays, writing one file per partner."""
+"""One file of canonical rows per partner."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-
-from learning.features import Events
 
 COLUMNS: Mapping[str, pl.DataType] = {
     "partner": pl.String(), "customer": pl.String(), "time": pl.Datetime("us"),
@@ -21,39 +18,13 @@ COLUMNS: Mapping[str, pl.DataType] = {
 """Schema of a canonical events file."""
 
 
-def read_events(frame: pl.LazyFrame, categories: Sequence[str]) -> Events:
-    """Canonical events (COLUMNS) as arrays: one row per customer, category and day."""
-    codes = {category: code for code, category in enumerate(categories)}
-    daily = (
-        frame.select(
-            "customer",
-            pl.col("category")
-            .replace_strict(codes, default=-1, return_dtype=pl.Int64).alias("code"),
-            pl.col("time").dt.date().cast(pl.Int32).cast(pl.Int64).alias("day"),
-            "quantity", "value")
-        .group_by("customer", "code", "day")
-        .agg(pl.col("quantity").sum(), pl.col("value").sum())
-        .sort("customer", "day", "code")
-        .collect()
-    )
-    names, customer = np.unique(daily["customer"].to_numpy(), return_inverse=True)
-    return Events(
-        tuple(str(name) for name in names),
-        customer.astype(np.int64),
-        daily["code"].to_numpy(),
-        daily["day"].to_numpy(),
-        _float32(daily["quantity"]),
-        _float32(daily["value"]),
-    )
-
-
 def write_partners(events: pl.DataFrame, folder: Path) -> dict[str, Path]:
     """Partner -> its file in ``folder``, which must exist."""
     parts = {str(key[0]): part for key, part in
              events.partition_by("partner", as_dict=True, maintain_order=True).items()}
     paths = {name: folder / f"{file_name(name)}.parquet" for name in sorted(parts)}
-    for name, path in paths.items():
-        parts[name].write_parquet(path)
+    for name, path in paths.items():  # so that some customers can be read without the others
+        parts[name].sort("customer", maintain_order=True).write_parquet(path)
     return paths
 
 
@@ -102,10 +73,4 @@ def cached(key: str, make: Callable[[], pl.DataFrame], folder: Path) -> dict[str
 
 def partner_of(path: Path) -> str:
     """The partner that a canonical file belongs to."""
-    frame = pl.scan_parquet(path, glob=False)
-    return str(frame.select(pl.col("partner").first()).collect().item())
-
-
-def _float32(column: pl.Series) -> np.ndarray:
-    values = np.nan_to_num(column.to_numpy().astype(np.float64), nan=0.0)
-    return np.clip(values, -1e30, 1e30).astype(np.float32)
+    return str(pl.scan_parquet(path, glob=False).select("partner").head(1).collect().item())

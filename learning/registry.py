@@ -38,10 +38,10 @@ def prepare(config: Config, site: str | None = None) -> Config:
 
 
 def load_partner(config: Config, path: Path | str, partner: str | None = None) -> PartnerData:
-    """One partner's arrays, read once per process, file version, task settings and layout.
+    """One partner's customers, read once per process, file version, task settings and layout.
 
     ``partner``: whose site the file lies at, by its own word; rows of another are refused.
-    Callers share the arrays, so they are made read-only. Raises TableError.
+    Callers share what is kept of them. Raises TableError.
     """
     task = json.dumps([asdict(replace(config.task, path=None)), config.seed,
                        config.model.reads_history], sort_keys=True)
@@ -59,12 +59,7 @@ def _load(task: str, path: str, modified_ns: int, partner: str | None) -> Partne
     settings, seed, history = json.loads(task)
     config = TaskConfig(**settings)
     data = TASKS[config.name](config, seed, history).load(Path(path), partner)
-    data = replace(data, train=data.train.fewest_first())
-    for part in (data.train, data.validation, data.test, data.heldout):
-        for array in (*part.arrays, part.goals):
-            if array is not None:
-                array.flags.writeable = False
-    return data
+    return replace(data, train=data.train.fewest_first())
 
 
 def make_model(config: Config) -> nn.Module:

@@ -85,10 +85,11 @@ def divided(names: Sequence[str], partner: str, config: TaskConfig,
     return training, out
 
 
-def padded(row: NDArray[np.int64], priority: NDArray[np.generic],
-           columns: Sequence[NDArray[np.float32]], rows: int,
-           most: int) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_]]:
-    """Examples grouped by customer: columns (m, ...) -> (rows, e, ...) each, and mask (rows, e).
+def places(row: NDArray[np.int64], priority: NDArray[np.generic], rows: int, most: int
+           ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]],
+                      NDArray[np.bool_]]:
+    """Examples grouped by customer: which of them (m,) stay, their place in arrays
+    (rows, e, ...), and the mask (rows, e).
 
     row: (m,) whose an example is, 0 to rows - 1. Of more than ``most`` examples of one, those of
     least ``priority`` (m,) stay, in its order.
@@ -98,15 +99,9 @@ def padded(row: NDArray[np.int64], priority: NDArray[np.generic],
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     kept = place < most
     source, target = order[kept], (row[order][kept], place[kept])
-    shape = (rows, int(min(most, counts.max(initial=1))))
-    mask = np.zeros(shape, np.bool_)
+    mask = np.zeros((rows, int(min(most, counts.max(initial=1)))), np.bool_)
     mask[target] = True
-    arrays = []
-    for values in columns:
-        array = np.zeros((*shape, *values.shape[1:]), np.float32)
-        array[target] = values[source]
-        arrays.append(array)
-    return arrays, mask
+    return source, target, mask
 
 
 def day_number(iso: str) -> int:

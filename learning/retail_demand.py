@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 
 from conf.schema import InvalidConfig, TaskConfig
 from learning import retail, tables
-from learning.customers import Customers, InputShape, PartnerData
-from learning.features import Events
+from learning.customers import CustomerParts, Customers, InputShape, PartnerData
 from learning.losses import Huber
-from learning.partner_file import read_events
+from learning.purchases import Purchases
 from learning.retail import day_number
 from learning.retail_demand_features import (
     BOUND,
@@ -47,11 +46,14 @@ from learning.totals import TotalsError
 WEEK_DAYS = 7
 BOUND_UNITS = 20.0
 """Public bound on one customer's statistics in a released metric (learning.totals)."""
+_PAIR_VALUES = 2 * WEEKS * (1 + len(CHANNELS))
+"""What a category of one customer's week takes while its features are made, in floats."""
 
 
 class RetailDemand:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "category", "quantity")
     loss = Huber(bend=MOST_UNITS, clip=1.0)
     weight_decay: Mapping[str, float] = MappingProxyType({})
     feature_bound = BOUND
@@ -79,10 +81,10 @@ class RetailDemand:
 
     def load(self, path: Path, site: str | None = None) -> PartnerData:
         """Arrays of one partner from its file of events. Raises TableError."""
-        partner, frame = scan_partner(path, site)
-        events = read_events(frame, self._config.categories)
-        training, out = retail.divided(events.names, partner, self._config, self._seed)
-        at = partial(_customers, events, len(self._config.categories), self._history)
+        partner, pieces = scan_partner(path, site)
+        purchases = Purchases.of(pieces, self._config.categories)
+        training, out = retail.divided(purchases.names, partner, self._config, self._seed)
+        at = partial(_customers, purchases, self.shape.size, self._history)
         validation, test = (self._weeks(day) for day in (
             self._config.validation_snapshot, self._config.test_snapshot))
         return PartnerData(
@@ -101,17 +103,35 @@ class RetailDemand:
         return [start + week * WEEK_DAYS for week in range(self._config.horizons)]
 
 
-def _customers(events: Events, categories: int, history: bool, days: Sequence[int],
-               wanted: NDArray[np.bool_]) -> Customers:
+def _customers(purchases: Purchases, size: int, history: bool, days: Sequence[int],
+               wanted: NDArray[np.bool_]) -> CustomerParts:
     """A row for each ``wanted`` (n,) customer with any event in the eight weeks before the first
-    of ``days``: an example a week, every week. New customers' demand is nobody's habit yet."""
-    weeks = [week_at(events, day, categories) for day in days]
-    rows = np.flatnonzero(weeks[0].present & wanted)
+    of ``days``: an example a week, every week. New customers' demand is nobody's habit yet.
+    size: features of an example."""
+    categories = len(purchases.categories)
+    chosen = np.flatnonzero(_came(purchases, days[0]) & wanted)
 
-    def stacked(part: Callable[[Week], NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.stack([part(week)[rows] for week in weeks], axis=1)
+    def build(rows: NDArray[np.int64]) -> Customers:
+        events = purchases.events(chosen[rows])
+        weeks = [week_at(events, day, categories) for day in days]
 
-    shape = (len(rows), len(weeks))
-    return Customers(stacked(lambda week: week.inputs(history)), stacked(lambda week: week.units),
-                     np.ones(shape, np.bool_), stacked(lambda week: week.mean_units),
-                     np.ones(shape, np.float32))
+        def stacked(part: Callable[[Week], NDArray[np.float32]]) -> NDArray[np.float32]:
+            return np.stack([part(week) for week in weeks], axis=1)
+
+        shape = (len(rows), len(weeks))
+        return Customers(
+            stacked(lambda week: week.inputs(history)), stacked(lambda week: week.units),
+            np.ones(shape, np.bool_), stacked(lambda week: week.mean_units),
+            np.ones(shape, np.float32))
+
+    return CustomerParts(np.full(len(chosen), len(days)), build, size,
+                         each=_PAIR_VALUES * categories * len(days))
+
+
+def _came(purchases: Purchases, day: int) -> NDArray[np.bool_]:
+    """(n,) any event in the eight weeks before."""
+    came = np.zeros(len(purchases), np.bool_)
+    for group in purchases.groups():
+        past = purchases.events(group).between(day - WEEKS * WEEK_DAYS, day)
+        came[group[past.customer]] = True
+    return came

@@ -6,6 +6,7 @@ it lies in [-BOUND, BOUND].
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,8 @@ class Week:
 
     def inputs(self, history: bool) -> NDArray[np.float32]:
         """(n, all of a customer's features), with its history behind them if wanted."""
-        parts = [part.reshape(len(part), -1) for part in (self.features, self.history)]
+        parts = [part.reshape(len(part), math.prod(part.shape[1:]))
+                 for part in (self.features, self.history)]
         return np.concatenate(parts, axis=1) if history else parts[0]
 
 
@@ -52,7 +54,7 @@ def week_at(events: Events, day: int, categories: int) -> Week:
     past = np.stack([_units(events, day - 7 * back, categories) for back in range(WEEKS, 0, -1)])
     visits = np.stack([_visited(events, day - 7 * back) for back in range(WEEKS, 0, -1)])
     return Week(_features(past, visits), _history(past, visits), _units(events, day, categories),
-                past.mean(0), visits.any(0))
+                _mean(past), visits.any(0))
 
 
 def _units(events: Events, day: int, categories: int) -> NDArray[np.float32]:
@@ -71,6 +73,15 @@ def _visited(events: Events, day: int) -> NDArray[np.bool_]:
     return np.bincount(week.customer, minlength=len(events.names)) > 0
 
 
+def _mean(past: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(WEEKS, n, c) -> (n, c), week after week: numpy adds those of one customer and category in
+    another order than those of several, and a mean must not tell who else is there."""
+    total = past[0].copy()
+    for week in past[1:]:
+        total += week
+    return total / np.float32(len(past))
+
+
 def _features(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(WEEKS, n, c), (WEEKS, n) -> (n, c, f): the customer's mean of the category, times how much
     more (or less) often it came lately than in all weeks.
@@ -78,7 +89,7 @@ def _features(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[n
     Nothing here lets a model draw customers' means together, which would lower the errors of most
     customers and yet shift every total: levels of categories drift from month to month.
     """
-    mean, came = past.mean(0), visits.astype(np.float32)
+    mean, came = _mean(past), visits.astype(np.float32)
     columns = [SPREAD * mean * (came[-weeks:].mean(0) - came.mean(0))[:, None]
                for weeks in (1, 2, 4)]
     return np.clip(np.stack(columns, axis=-1), -BOUND, BOUND)
@@ -87,7 +98,7 @@ def _features(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[n
 def _history(past: NDArray[np.float32], visits: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(WEEKS, n, c), (WEEKS, n) -> (n, c, WEEKS, channels). Differences for the same reason: a
     week says more or less than usual, never how much is usual."""
-    mean, came = past.mean(0), visits.astype(np.float32)
+    mean, came = _mean(past), visits.astype(np.float32)
     more_often = SPREAD * mean * (came - came.mean(0))[..., None]
     stacked = np.stack([past - mean, more_often], axis=-1)
     return np.clip(stacked.transpose(1, 2, 0, 3), -BOUND, BOUND)

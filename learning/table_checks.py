@@ -15,6 +15,7 @@ from learning.partner_names import alike, confused
 from learning.tables import (
     OPTIONAL,
     REQUIRED,
+    SHOWN,
     Checked,
     Finding,
     Table,
@@ -26,8 +27,6 @@ from learning.tables import (
     read_table,
 )
 
-SHOWN = 5
-"""Rows named per finding."""
 MINIMUM_CUSTOMERS = 10
 """Fewest customers of a partner with any purchase in the calendar."""
 FEW_CUSTOMERS = 100
@@ -83,7 +82,24 @@ def checked_events(config: TaskConfig) -> pl.DataFrame:
 
 def check_rows(table: Table) -> list[Finding]:
     """What each row shows by itself, and rows that repeat another."""
-    return [*_cells(table), *_far(table), *_quantities(table), *_duplicates(table), *_size(table)]
+    return [*check_customers(table), *_far(table), *_size(table)]
+
+
+def check_customers(table: Table) -> list[Finding]:
+    """Those of them that look at rows of one customer at most."""
+    return [*_cells(table), *_quantities(table), *_duplicates(table)]
+
+
+def far_days(days: pl.DataFrame) -> list[Finding]:
+    """Days ("partner", "time", first "row", "len" rows) that are far from the partner's others:
+    :func:`check_rows` says it of rows."""
+    whole = days.group_by("partner", "time").agg(pl.col("row").min(), pl.col("len").sum())
+    far = whole.filter(far_off(whole, ("partner",), FAR_DAYS)).sort("row")
+    if far.is_empty():
+        return []
+    return [Finding("error", "time", f"{far['time'][0]:%Y-%m-%d} lies more than {FAR_DAYS} days "
+                    "from the partner's other purchases", "correct the date or drop the row",
+                    tuple(far["row"].head(SHOWN)), int(far["len"].sum()))]
 
 
 def check_partners(table: Table, config: TaskConfig, site: str | None = None) -> list[Finding]:

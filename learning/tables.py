@@ -30,6 +30,10 @@ OPTIONAL = {"quantity": 1.0, "value": 0.0}
 TRAIN_SNAPSHOTS = 9
 OFFSET = r"Z|[+-](?:(?:0\d|1[0-3]):?[0-5]\d|14:?00)"
 """Pattern of an offset from UTC; no clock stands further off than 14 hours."""
+SHOWN = 5
+"""Rows named per finding."""
+ROW = "ROW"
+"""Column of row numbers in a part of a table; no column of the table itself has capitals."""
 _TIME = rf"^\d{{4}}-\d{{2}}-\d{{2}}([ T]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?({OFFSET})?)?$"
 _EMPTY = ("", "nan", "null")
 _RULES = ("partner_names.py", "table_checks.py", "table_files.py", "tables.py")
@@ -97,12 +101,14 @@ class Table:
     parsed: pl.DataFrame
 
 
-def read_table(file: Path | str, site: str | None = None) -> Table:
+def read_table(file: Path | str, site: str | None = None,
+               raw: pl.DataFrame | None = None) -> Table:
     """Read and parse without judging rows. ``site``: a partner who has the file to itself; only
-    then may the partner column be missing. Raises TableError if that is not possible: no file,
-    not a table, a required column missing."""
+    then may the partner column be missing. ``raw``: some of its rows, each with its number (ROW),
+    where it is too large to be read at once (learning.large_table). Raises TableError if that is
+    not possible: no file, not a table, a required column missing."""
     path = Path(file)
-    raw = read_raw(path)
+    raw = read_raw(path) if raw is None else raw
     missing = [name for name in REQUIRED if name not in raw.columns
                and (name != "partner" or site is None)]
     if missing:
@@ -113,9 +119,8 @@ def read_table(file: Path | str, site: str | None = None) -> Table:
                                 for name in missing])
     if not len(raw):
         raise TableError(path, [Finding("error", "", "the table has no rows", "add purchases")])
-    first = first_row(path)
     parsed = raw.select(
-        pl.int_range(first, len(raw) + first, dtype=pl.Int64).alias("row"),
+        row_number(path, raw),
         *(text(name) if name in raw.columns else pl.lit(site).alias(name)
           for name in ("partner", "customer")),
         _time(raw.schema["time"]),
@@ -124,6 +129,12 @@ def read_table(file: Path | str, site: str | None = None) -> Table:
           for name, value in OPTIONAL.items()),
     )
     return Table(path, raw, parsed)
+
+
+def row_number(path: Path, raw: pl.DataFrame) -> pl.Expr:
+    """"row", as a person counts."""
+    number = pl.col(ROW) if ROW in raw.columns else pl.int_range(pl.len()) + first_row(path)
+    return number.cast(pl.Int64).alias("row")
 
 
 def canonical(table: Table) -> pl.DataFrame:
@@ -202,8 +213,13 @@ def iso_day(key: str, value: str) -> date:
 
 def digest(path: Path | str) -> str:
     """SHA-256 of the file; empty where this machine does not have it (a deployment's server)."""
-    file = Path(path)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return file_digest(Path(path)) if Path(path).is_file() else ""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file that may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_key(config: TaskConfig) -> str:
@@ -238,16 +254,20 @@ def read_raw(path: Path, task: str = "") -> pl.DataFrame:
         else:
             frame = pl.read_csv(path, infer_schema=False, separator=separator(path), glob=False)
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TableError(path, [Finding(
-            "error", "", f"it cannot be read ({reason})",
-            "give a CSV in UTF-8 with a header, or Parquet")], task=task) from None
+        raise unreadable(path, error, task) from None
     twice = named_twice(frame.columns) or ([] if is_parquet(path) else named_twice(header(path)))
     if twice:
         raise TableError(path, [Finding("error", name, "several columns have this name",
                                         "keep one, or rename the others") for name in twice],
                          task=task)
     return frame.rename({name: plain_name(name) for name in frame.columns})
+
+
+def unreadable(path: Path, error: Exception, task: str = "") -> TableError:
+    reason = str(error).strip().splitlines()[0]
+    return TableError(path, [Finding(
+        "error", "", f"it cannot be read ({reason})",
+        "give a CSV in UTF-8 with a header, or Parquet")], task=task)
 
 
 def far_off(rows: pl.DataFrame, owner: Sequence[str], days: int) -> pl.Series:

@@ -18,6 +18,9 @@ class Task(Protocol):
     raises InvalidConfig where they ask for something impossible."""
 
     name: str
+    columns: tuple[str, ...]
+    """Of a site's table, what features and goals are made of; public. A partner's name and what
+    the task does not list change nothing."""
     shape: InputShape
     loss: Loss
     metric: Metric

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from learning.exact import row_sums
 from learning.metrics import Vector, draw_customers
 
 if TYPE_CHECKING:
@@ -67,12 +68,14 @@ class TotalsError:
         return np.stack(rows)
 
     def statistics(self, scores: Vector, customers: Customers) -> NDArray[np.float64]:
-        errors = np.where(customers.mask[..., None], scores - customers.targets, 0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors = np.where(customers.mask[..., None], scores - customers.targets, 0)
         errors = np.clip(np.nan_to_num(errors, nan=self.bound), -self.bound, self.bound)
         whole = np.zeros((len(customers), self.periods * self.outputs))
         flat = errors.reshape(len(customers), -1)[:, :whole.shape[1]]
         whole[:, :flat.shape[1]] = flat
-        actual = np.where(customers.mask[..., None], customers.targets, 0).sum((1, 2))
+        known = np.where(customers.mask[..., None], customers.targets, 0)
+        actual = row_sums(known.reshape(len(known), -1))
         return np.concatenate([whole, ACTUAL_SHARE * actual[:, None]], axis=1)
 
     def released(self, total: Vector, noise_std: float = 0.0) -> float:

@@ -3,43 +3,88 @@
 A customer's loss is the mean over its examples, so heavy shoppers weigh as much as light ones.
 Customers without examples have gradient 0 and loss NaN. Nothing is clipped here: callers clip
 (privacy.clipping) and treat non-finite rows as 0.
+
+Guarantee: a customer's row is the same to the bit whoever else is there, in which order and in
+which chunk, for every model, be its values infinite, huge or no numbers at all
+(:mod:`learning.exact` says why; tests/adversary/test_rows.py hunts for a counterexample).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 
 from learning.customers import Customers
+from learning.exact import Exact, bits_for, rounded, states_of, total
 from learning.losses import Loss
 from learning.models import PerOutput
 
-_GRADIENT_VALUES = 2**23
+_GRADIENT_VALUES = 2**22
 """Numbers of all the gradients worked on at once: at most 32 MB, which caches still help."""
 _FEATURE_VALUES = 2**20
 """Features worked on at once, padding among them. Both bound memory and change no result."""
-_State = dict[str, torch.Tensor]
-_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """c customers, trimmed to the most examples that one of them has. features: (c, e, f) float64
+    on their grid (learning.customers); goals: (c, e, o); mask: (c, e); counts: (c,) examples of
+    each."""
+
+    features: torch.Tensor
+    goals: torch.Tensor
+    mask: torch.Tensor
+    counts: torch.Tensor
+
+    @property
+    def filled(self) -> torch.Tensor:
+        """(c, e, f) where a padded place repeats the customer's first example: what a model makes
+        of zeros might be no number where what it makes of the customer's own examples is one."""
+        if bool(self.mask.all()):
+            return self.features
+        rows = torch.arange(len(self.mask))
+        first = self.features[rows, self.mask.to(torch.uint8).argmax(1)]
+        return torch.where(self.mask.unsqueeze(-1), self.features, torch.where(
+            self.counts.unsqueeze(1) > 0, first, 0.0).unsqueeze(1))
+
+    def means(self, values: torch.Tensor) -> torch.Tensor:
+        """(c, e) -> (c,) over each customer's own examples; NaN without any."""
+        own = torch.where(self.mask, values, 0.0)
+        return total(own, (1,), self.counts.view(-1, 1)) / self.counts
+
+    def slopes(self, outputs: torch.Tensor, loss: Loss) -> torch.Tensor:
+        """(c, e, o): derivative of the sum of the customer's losses by each output."""
+        with torch.no_grad(), Exact(self.counts):
+            slopes = loss.slope(outputs.detach(), self.goals)
+        return torch.where(self.mask.unsqueeze(-1), slopes, 0.0)
 
 
 def scores(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
-    """(n, e, o) comparable with the targets; padded places hold what the model says of zeros."""
-    return customers.scores(_outputs(model, customers))
+    """(n, e, o) comparable with the targets. Padded places hold numbers without a meaning."""
+    outputs = np.zeros(customers.targets.shape, np.float32)
+    done = 0
+    for batch in _batches(customers, len(customers)):
+        found = _outputs(model, batch).float().numpy()
+        outputs[done:done + len(found), :found.shape[1]] = found
+        done += len(found)
+    return customers.scores(outputs)
 
 
 def customer_losses(model: nn.Module, customers: Customers, loss: Loss) -> NDArray[np.float32]:
     """(n,) mean loss of each customer; NaN without examples."""
     losses = [np.zeros(0, np.float32)]
-    with torch.no_grad():
-        for features, goals, mask in _chunks(customers, len(customers)):
-            own = loss(model(features), goals) * mask
-            losses.append((own.sum(1) / mask.sum(1)).numpy())
+    for batch in _batches(customers, len(customers)):
+        outputs = _outputs(model, batch)
+        with torch.no_grad(), Exact(batch.counts):
+            each = loss(outputs, batch.goals)
+        losses.append(batch.means(each).float().numpy())
     return np.concatenate(losses)
 
 
@@ -47,15 +92,14 @@ def customer_gradients(
     model: nn.Module, customers: Customers, loss: Loss, chunk: int | None = None
 ) -> Iterator[NDArray[np.float32]]:
     """Yield (c, d): each customer's gradient of its mean loss, at most ``chunk`` customers at a
-    time (None: as many as memory likes)."""
-    chunk = chunk or _fitting(model)
-    if isinstance(model, PerOutput) and len(model.layers) == 1:
-        yield from _linear_gradients(model, customers, loss, chunk)
-        return
-    per_customer = vmap(grad(_loss_of(model, loss)), in_dims=(None, 0, 0, 0))
-    state = _state(model)
-    for batch in _chunks(customers, chunk):
-        yield _flat(per_customer(state, *batch))
+    time (None: as many as memory likes). Raises learning.exact.NotExact for a model in which
+    customers could reach each other."""
+    for batch in _batches(customers, chunk or _fitting(model)):
+        if isinstance(model, PerOutput) and len(model.layers) == 1:
+            yield _rows(_linear_gradient(model, batch, loss))
+        else:
+            state = _leaves(states_of(model, len(batch.counts)))
+            yield _rows(_gradient(model, state, batch, loss))
 
 
 def customer_deltas(
@@ -64,20 +108,15 @@ def customer_deltas(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield (c, d): what ``steps`` full-batch gradient steps on one customer's own examples,
     starting from ``model``, change in the parameters. ``proximal``: mu of FedProx (Li et al.
-    2020): the loss gains mu / 2 times the squared distance from ``model``."""
-    gradient = grad(_loss_of(model, loss))
-    start = _state(model)
-
-    def delta(*batch: torch.Tensor) -> _State:
+    2020): the loss gains mu / 2 times the squared distance from ``model``. Raises NotExact."""
+    for batch in _batches(customers, chunk or _fitting(model)):
+        start = states_of(model, len(batch.counts))
         state = start
         for _ in range(steps):
-            slope = gradient(state, *batch)
+            slope = _gradient(model, _leaves(state), batch, loss)
             state = {name: value - learning_rate * (
                 slope[name] + proximal * (value - start[name])) for name, value in state.items()}
-        return {name: value - start[name] for name, value in state.items()}
-
-    for batch in _chunks(customers, chunk or _fitting(model)):
-        yield _flat(vmap(delta)(*batch))
+        yield _rows({name: value - start[name] for name, value in state.items()})
 
 
 def train_locally(
@@ -117,51 +156,65 @@ def _fitting(model: nn.Module) -> int:
     return max(1, _GRADIENT_VALUES // size)
 
 
-def _outputs(model: nn.Module, customers: Customers) -> NDArray[np.float32]:
-    """(n, e, o)."""
-    if not len(customers):
-        return np.zeros(customers.targets.shape, np.float32)
-    step = max(1, _FEATURE_VALUES // max(1, customers.features[0].size))
-    features = _tensor(customers.features)
-    with torch.no_grad():
-        return torch.cat([model(part) for part in features.split(step)]).numpy()
+def _outputs(model: nn.Module, batch: _Batch) -> torch.Tensor:
+    """(c, e, o)."""
+    if isinstance(model, PerOutput) and len(model.layers) == 1:
+        return _linear_outputs(model, batch.features)
+    state = states_of(model, len(batch.counts))
+    features = batch.filled
+    with torch.no_grad(), Exact(batch.counts):
+        return functional_call(model, state, (features,))
 
 
-def _linear_gradients(
-    model: PerOutput, customers: Customers, loss: Loss, chunk: int
-) -> Iterator[NDArray[np.float32]]:
-    """Closed form: mean over examples of the sum over outputs of slope * (features, 1)."""
-    with torch.no_grad():
-        for features, goals, mask in _chunks(customers, chunk):
-            slope = loss.slope(model(features), goals) * mask.unsqueeze(-1)
-            slope = slope.flatten(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            inputs = model.shape.groups(features).flatten(1, 2)
-            slopes = torch.bmm(slope.unsqueeze(1), inputs).squeeze(1)
-            yield torch.cat([slopes, slope.sum(1, keepdim=True)], dim=1).numpy()
+def _gradient(model: nn.Module, state: dict[str, torch.Tensor], batch: _Batch,
+              loss: Loss) -> dict[str, torch.Tensor]:
+    """Parameter name -> (c, ...): of each customer's mean loss, at its own parameters."""
+    features = batch.filled
+    with Exact(batch.counts):
+        outputs = functional_call(model, state, (features,))
+    parts = torch.autograd.grad(outputs, list(state.values()), batch.slopes(outputs, loss))
+    return {name: _per_example(part, batch) for name, part in zip(state, parts, strict=True)}
 
 
-def _loss_of(model: nn.Module, loss: Loss) -> Callable[..., torch.Tensor]:
-    """Mean loss of one customer: (state, (e, f), (e, o), (e,)) -> scalar."""
-
-    def mean(state: _State, features: torch.Tensor, goals: torch.Tensor,
-             mask: torch.Tensor) -> torch.Tensor:
-        losses = loss(functional_call(model, state, (features,)), goals)
-        return (losses * mask).sum() / mask.sum().clamp(min=1)
-
-    return mean
-
-
-def _state(model: nn.Module) -> _State:
-    return {name: value.detach() for name, value in model.named_parameters()}
+def _linear_gradient(model: PerOutput, batch: _Batch, loss: Loss) -> dict[str, torch.Tensor]:
+    """Closed form: mean over examples of the sum over outputs of slope * (features, 1). Features
+    on their grid need no rounding, and zeros in padded places, without the model, harm nobody."""
+    slopes = batch.slopes(_linear_outputs(model, batch.features), loss).flatten(1)
+    terms = (batch.counts * model.shape.outputs).view(-1, 1)
+    integers, scale = rounded(slopes, (1,), bits_for(terms))
+    inputs = model.shape.groups(batch.features).flatten(1, 2)
+    weight = torch.bmm(integers.unsqueeze(1), inputs).squeeze(1) * scale
+    bias = total(slopes, (1,), terms)
+    return {"weight": _per_example(weight, batch),
+            "bias": _per_example(bias.unsqueeze(1), batch)}
 
 
-def _flat(state: _State) -> NDArray[np.float32]:
-    """Per-customer tensors (c, ...) in parameter order -> (c, d)."""
-    return torch.cat([value.flatten(1) for value in state.values()], dim=1).detach().numpy()
+def _linear_outputs(model: PerOutput, features: torch.Tensor) -> torch.Tensor:
+    """(c, e, f) features on their grid -> (c, e, o)."""
+    weight, bias = (parameter.detach().double() for parameter in model.parameters())
+    inputs = model.shape.groups(features)
+    integers, scale = rounded(weight[0], (0,), bits_for(inputs.shape[-1]))
+    return (inputs @ integers) * scale + bias
 
 
-def _chunks(customers: Customers, chunk: int) -> Iterator[_Batch]:
-    """Views of at most ``chunk`` customers, without the places at the end that all of them have
+def _per_example(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
+    """(c, ...) sums over a customer's examples -> means; 0 for a customer without any."""
+    counts = batch.counts.view(-1, *[1] * (values.ndim - 1))
+    return torch.where(counts > 0, values / counts.clamp(min=1), 0.0)
+
+
+def _leaves(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().requires_grad_() for name, value in state.items()}
+
+
+def _rows(state: dict[str, torch.Tensor]) -> NDArray[np.float32]:
+    """Per-customer tensors (c, ...) in parameter order -> (c, d). Adding 0 turns -0 into 0."""
+    return (torch.cat([value.flatten(1) for value in state.values()], dim=1) + 0.0
+            ).detach().float().numpy()
+
+
+def _batches(customers: Customers, chunk: int) -> Iterator[_Batch]:
+    """At most ``chunk`` customers at a time, without the places at the end that all of them have
     padded: few are left where customers with about as many examples follow each other
     (Customers.fewest_first)."""
     places = customers.mask.shape[1]
@@ -173,8 +226,10 @@ def _chunks(customers: Customers, chunk: int) -> Iterator[_Batch]:
         while count > 1 and count * used[start:start + count].max() > most:
             count //= 2
         rows, width = slice(start, start + count), slice(0, used[start:start + count].max())
-        yield (_tensor(customers.features[rows, width]), _tensor(customers.goals[rows, width]),
-               _tensor(customers.mask[rows, width]).float())
+        mask = customers.mask[rows, width]
+        yield _Batch(_tensor(customers.grid[rows, width]).double(),
+                     _tensor(customers.goals[rows, width]).double(), _tensor(mask),
+                     torch.from_numpy(mask.sum(1).astype(np.float64)))
         start += count
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,10 +21,19 @@ from numpy.typing import NDArray
 
 from conf.schema import TaskConfig
 from learning import load_table, simulated_homes
-from learning.customers import Customers, InputShape, PartnerData, concatenate
+from learning.customers import CustomerParts, Customers, InputShape, PartnerData
+from learning.held_homes import HeldHomes
 from learning.holdout import first_by_hash, held_out
 from learning.load_checks import checked_readings
-from learning.load_features import BOUND, HOUR_FEATURES, HOURS, WEEK, Home, HomeDays, days_of
+from learning.load_features import (
+    BOUND,
+    HOUR_FEATURES,
+    HOURS,
+    WEEK,
+    Home,
+    examples_of,
+    usable_days,
+)
 from learning.load_readings import homes
 from learning.load_site import scan_readings
 from learning.losses import Huber
@@ -36,6 +44,8 @@ MAX_DAYS = 128
 """Most examples of a home in one split, evenly spaced, so that every weekday is among them."""
 HOLDOUT_PARTNERS = ("CA", "TX")
 """Of the fetched homes' utilities."""
+_HOMES_AT_ONCE = 8
+"""Whose features are made together: as many as caches hold."""
 _SCALE_OF_ERROR = 2.0
 """Public bound on a home's mean absolute error in what is released, kWh."""
 
@@ -43,6 +53,7 @@ _SCALE_OF_ERROR = 2.0
 class UtilityLoad:
     """The task for one configuration. ``seed`` decides who is held out. Raises InvalidConfig."""
 
+    columns = ("customer", "time", "load_kwh", "temperature_c")
     loss = Huber(bend=0.1, clip=2.0)
     metric = MeanAbsoluteError("kWh", _SCALE_OF_ERROR)
     weight_decay: Mapping[str, float] = MappingProxyType(
@@ -83,9 +94,10 @@ class UtilityLoad:
         return cached(f"homes-{source.digest()[:16]}", source.readings, folder)
 
     def load(self, path: Path, site: str | None = None) -> PartnerData:
-        """Arrays of one partner from its file of readings. Raises TableError."""
-        partner, readings = scan_readings(path, self._config, site)
-        return self._split(list(homes(readings)), partner)
+        """Customers of one partner from its file of readings. Raises TableError."""
+        partner, pieces = scan_readings(path, self._config, site)
+        return self._split(HeldHomes.of(home for piece in pieces for home in homes(piece)),
+                           partner)
 
     def describe(self) -> dict[str, object]:
         """Where the data comes from, without data: name, source, digest, partners, features."""
@@ -110,9 +122,9 @@ class UtilityLoad:
         homes may see."""
         found: dict[str, list[Home]] = {}
         for (partner,), part in sorted(readings.partition_by("partner", as_dict=True).items()):
-            own = list(homes(part.lazy()))
+            own = list(homes(part))
             out = self._held_out([home.name for home in own], str(partner))
-            found[str(partner)] = [home.until(self._ends(home)[0])
+            found[str(partner)] = [home.until(self._ends(len(home))[0])
                                    for home, is_out in zip(own, out, strict=True) if not is_out]
         return found
 
@@ -141,46 +153,87 @@ class UtilityLoad:
             return np.zeros(len(names), np.bool_)
         return held_out(names, self._seed, config.holdout_fraction)
 
-    def _ends(self, home: Home) -> tuple[int, int]:
-        """Days of the home at which training and validation end."""
+    def _ends(self, days: int) -> tuple[int, int]:
+        """Days of a home of so many ``days`` at which training and validation end."""
         config = self._config
-        return (int(len(home) * (1 - config.validation_fraction - config.test_fraction)),
-                int(len(home) * (1 - config.test_fraction)))
+        return (int(days * (1 - config.validation_fraction - config.test_fraction)),
+                int(days * (1 - config.test_fraction)))
 
-    def _split(self, found: Sequence[Home], partner: str) -> PartnerData:
-        config = self._config
-        names = [home.name for home in found]
-        out = self._held_out(names, partner)
-        training, newcomer = ~out, partner == config.newcomer_partner
+    def _split(self, held: HeldHomes, partner: str) -> PartnerData:
+        out = self._held_out(held.names, partner)
+        training, newcomer = ~out, partner == self._config.newcomer_partner
         if newcomer:
-            training &= first_by_hash(names, self._seed, training, config.newcomer_customers)
-        parts: dict[str, list[Customers]] = {"train": [], "validation": [], "test": [],
-                                             "heldout": []}
-        examples = partial(_examples, self._history)
-        for home, is_out, is_training in zip(found, out, training, strict=True):
-            validation, test = self._ends(home)
-            days = days_of(home)
-            parts["heldout" if is_out else "test"].append(examples(days, test, len(home)))
-            if is_training:
-                parts["validation"].append(examples(days, validation, test))
-                first = max(0, validation - config.newcomer_days) if newcomer else 0
-                own = days_of(home.since(first)) if newcomer else days
-                parts["train"].append(examples(own, 0, validation - first))
-        return PartnerData(**{name: concatenate(part or [examples(_NO_DAYS, 0, 0).take(_NO_ROWS)])
-                              for name, part in parts.items()})
+            training &= first_by_hash(held.names, self._seed, training,
+                                      self._config.newcomer_customers)
+        cuts = np.array([(0, *self._ends(days), days) for days in held.days.tolist()],
+                        np.int64).reshape(-1, 4)
+        begins = np.zeros(len(held), np.int64)
+        if newcomer:
+            begins = np.maximum(0, cuts[:, 1] - self._config.newcomer_days)
+
+        def part(who: NDArray[np.bool_], first: NDArray[np.int64], end: NDArray[np.int64],
+                 since: NDArray[np.int64] | None = None) -> CustomerParts:
+            chosen = np.flatnonzero(who)
+            split = _Split(held, chosen, first[chosen], end[chosen],
+                           None if since is None else since[chosen], self._history)
+            return CustomerParts(split.counts(), split.build, self.shape.size,
+                                 each=int(held.days.max(initial=0)) * 2 * HOURS)
+
+        return PartnerData(
+            train=part(training, cuts[:, 0], cuts[:, 1], begins if newcomer else None),
+            validation=part(training, cuts[:, 1], cuts[:, 2]),
+            test=part(~out, cuts[:, 2], cuts[:, 3]),
+            heldout=part(out, cuts[:, 2], cuts[:, 3]))
 
 
-def _examples(history: bool, days: HomeDays, first: int, end: int) -> Customers:
-    """One home's examples whose day lies in [first, end), at most MAX_DAYS."""
-    rows = np.flatnonzero((days.day >= first) & (days.day < end))
-    if len(rows) > MAX_DAYS:
-        rows = rows[np.linspace(0, len(rows) - 1, MAX_DAYS).round().astype(np.int64)]
-    features = np.concatenate([part[rows].reshape(len(rows), math.prod(part.shape[1:]))
-                               for part in (days.features, days.history)[:1 + history]], axis=1)
-    return Customers(*(array[None] for array in (
-        features, days.load_kwh[rows], np.ones(len(rows), np.bool_), days.naive_kwh[rows],
-        days.scale_kwh[rows])))
+@dataclass(frozen=True)
+class _Split:
+    """Examples of the ``chosen`` homes (k,) whose day lies in [first, end) (k,) of each.
+    since: (k,) day before which a home is taken as if nothing had been measured."""
 
+    held: HeldHomes
+    chosen: NDArray[np.int64]
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+    since: NDArray[np.int64] | None
+    history: bool
 
-_NO_DAYS = days_of(Home("", 0, *(np.zeros((0, HOURS), np.float32),) * 2))
-_NO_ROWS = np.zeros(0, np.int64)
+    def counts(self) -> NDArray[np.int64]:
+        return np.array([len(self._home(row)[1]) for row in range(len(self.chosen))], np.int64)
+
+    def build(self, rows: NDArray[np.int64]) -> Customers:
+        found = [self._home(row) for row in rows.tolist()]
+        counts = [len(days) for _, days in found]
+        mask = np.arange(max(counts, default=0)) < np.array(counts, np.int64).reshape(-1, 1)
+        size = HOURS * len(HOUR_FEATURES) + self.history * WEEK * HOURS
+        features = np.zeros((*mask.shape, size), np.float32)
+        targets, naive = np.zeros((2, *mask.shape, HOURS), np.float32)
+        scale = np.zeros(mask.shape, np.float32)
+        for start in range(0, len(found), _HOMES_AT_ONCE):
+            some = found[start:start + _HOMES_AT_ONCE]
+            made = examples_of([home for home, _ in some], [days for _, days in some])
+            place = 0
+            for row, (_, days) in enumerate(some, start):
+                own, end = slice(place, place + len(days)), len(days)
+                features[row, :end, :HOURS * len(HOUR_FEATURES)] = made.features[own].reshape(
+                    end, HOURS * len(HOUR_FEATURES))
+                if self.history:
+                    features[row, :end, HOURS * len(HOUR_FEATURES):] = made.history[own].reshape(
+                        end, WEEK * HOURS)
+                targets[row, :end], naive[row, :end] = made.load_kwh[own], made.naive_kwh[own]
+                scale[row, :end] = made.scale_kwh[own]
+                place += end
+        return Customers(features, targets, mask, naive, scale)
+
+    def _home(self, row: int) -> tuple[Home, NDArray[np.int64]]:
+        """A home and the days that are its examples, at most MAX_DAYS."""
+        home = self.held.home(int(self.chosen[row]))
+        first, end = int(self.first[row]), int(self.end[row])
+        if self.since is not None:
+            begin = int(self.since[row])
+            home, first, end = home.since(begin), max(0, first - begin), end - begin
+        days = usable_days(home)
+        days = days[(days >= first) & (days < end)]
+        if len(days) > MAX_DAYS:
+            days = days[np.linspace(0, len(days) - 1, MAX_DAYS).round().astype(np.int64)]
+        return home, days

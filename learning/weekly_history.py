@@ -38,4 +38,4 @@ def sequence(channels: Sequence[NDArray[np.float32]], bound: float) -> NDArray[n
     [-bound, bound], about centred: most weeks have no day with a category, and a visit or two."""
     category, visits = np.broadcast_arrays(*channels)
     stacked = np.stack([category, 0.5 * visits - 0.5], axis=-1)
-    return np.clip(stacked.reshape(*stacked.shape[:-2], -1), -bound, bound)
+    return np.clip(stacked.reshape(*category.shape[:-1], 2 * category.shape[-1]), -bound, bound)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,9 @@ RDP_ORDERS: tuple[float, ...] = (
 far above 20 would gain."""
 _PLD_INTERVAL = 1e-3
 _BISECTIONS = 100
+_DEEPEST_EVENT = 8
+_LEAST_NOISE, _MOST_NOISE = 1e-3, 1e30
+_LEAST_RATE, _MOST_COUNT = 1e-9, 10**9
 
 
 class UnsupportedEvent(ValueError):
@@ -117,6 +121,33 @@ def rdp_to_epsilon(divergences: tuple[float, ...], delta: float) -> float:
                    - (math.log(delta) + math.log(order)) / (order - 1))
         best = min(best, epsilon)
     return max(best, 0.0)
+
+
+def epsilon_with_failures(epsilon: Callable[[float], float], delta: float,
+                          failure: float) -> float:
+    """Epsilon at ``delta`` of mechanisms that are what ``epsilon(delta)`` accounts but for an event
+    of probability ``failure``; infinity where nothing is found.
+
+    Let M be what runs and M' what is accounted; for each input the two can be drawn together such
+    that they differ with probability at most F. Then for neighbours D, D' and every set A
+
+        P[M(D) in A] <= P[M'(D) in A] + F <= e^eps P[M'(D') in A] + d + F
+                     <= e^eps P[M(D') in A] + d + (1 + e^eps) F,
+
+    so M is (eps, d + (1 + e^eps) F)-private. Guarantee: for the returned eps,
+    epsilon(delta - (1 + e^eps) F) <= eps. Found from below, where each step is a lower bound of
+    the next: ``epsilon`` grows as its delta shrinks.
+    """
+    found = epsilon(delta)
+    for _ in range(_BISECTIONS):
+        left = delta - failure * (1 + math.exp(min(found, 700.0)))
+        if left <= 0 or math.isinf(found):
+            return math.inf
+        needed = epsilon(left)
+        if needed <= found:
+            return found
+        found = needed * (1 + 2e-9)  # more than what ``gaussian_epsilon`` rounds up by
+    return math.inf
 
 
 @lru_cache(maxsize=8)
@@ -213,22 +244,33 @@ def _encode(event: dp.DpEvent) -> dict[str, Any]:
 
 
 def event_from_json(text: str) -> dp.DpEvent:
-    """Inverse of :func:`event_json`. Raises UnsupportedEvent."""
-    return _decode(json.loads(text))
+    """Inverse of :func:`event_json`. Raises UnsupportedEvent for any other text."""
+    try:
+        event = _decode(json.loads(text), 0)
+        if event_json(event) == text:
+            return event
+    except (ValueError, RecursionError):
+        pass
+    raise UnsupportedEvent("this is not an event that can be accounted")
 
 
-def _decode(value: dict[str, Any]) -> dp.DpEvent:
+def _decode(value: object, depth: int) -> dp.DpEvent:
+    if depth > _DEEPEST_EVENT:
+        raise UnsupportedEvent("events within events")
     match value:
         case {"kind": "nothing"}:
             return dp.NoOpDpEvent()
         case {"kind": "not_private"}:
             return dp.NonPrivateDpEvent()
-        case {"kind": "gaussian", "noise_multiplier": noise}:
+        case {"kind": "gaussian", "noise_multiplier": float(noise)} if noise == 0 or (
+                _LEAST_NOISE <= noise <= _MOST_NOISE):
             return dp.GaussianDpEvent(noise)
-        case {"kind": "poisson_sampled", "rate": rate, "of": inner}:
-            return dp.PoissonSampledDpEvent(rate, _decode(inner))
-        case {"kind": "repeated", "count": count, "of": inner}:
-            return dp.SelfComposedDpEvent(_decode(inner), count)
+        case {"kind": "poisson_sampled", "rate": float(rate),
+              "of": {"kind": "gaussian"} as inner} if _LEAST_RATE <= rate <= 1:
+            return dp.PoissonSampledDpEvent(rate, _decode(inner, depth + 1))
+        case {"kind": "repeated", "count": int(count), "of": inner} if (
+                1 <= count <= _MOST_COUNT):
+            return dp.SelfComposedDpEvent(_decode(inner, depth + 1), count)
         case {"kind": "all", "of": list(events)}:
-            return dp.ComposedDpEvent([_decode(inner) for inner in events])
-    raise UnsupportedEvent(f"cannot account {value!r}")
+            return dp.ComposedDpEvent([_decode(inner, depth + 1) for inner in events])
+    raise UnsupportedEvent("an event of another kind, or a number out of range")

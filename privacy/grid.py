@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from scipy.special import ndtri_exp
 
+from conf.schema import MOST_BITS
 from privacy.rounding import SquaredShift, squared_shift
 
 MIN_SHARE_STD_STEPS = 4.0
@@ -18,20 +20,43 @@ MIN_TOTAL_STD_STEPS = 64.0
 _SHARE_STD_STEPS = (8192.0, 65536.0)
 """Finer grids cost memory for the sampling table: the second bound only where the first has no
 grid (large models)."""
-MAX_BITS = 20
-"""What the configuration admits."""
 TARGET_INFLATION = 1.02
 MAX_INFLATION = 1.05
 
 
 class PlanImpossible(ValueError):
-    """No plan with these public inputs exists. ``key`` is the override to change; enough_bits:
-    the width that this region would fit, None if another width does not help."""
+    """No plan with these public inputs exists: ``why``, and what may help. ``key`` is the override
+    to change; enough_bits: the width that this region would fit, None if another width does not
+    help."""
 
-    def __init__(self, key: str, reason: str, enough_bits: int | None = None) -> None:
-        super().__init__(reason)
-        self.key = key
-        self.enough_bits = enough_bits
+    def __init__(self, key: str, why: str, cure: str, enough_bits: int | None = None) -> None:
+        super().__init__(f"{why}: {cure}")
+        self.key, self.why, self.cure, self.enough_bits = key, why, cure, enough_bits
+
+
+Made = TypeVar("Made")
+
+
+def narrowest(least: int, most: int, make: Callable[[int], Made],
+              whole: Callable[[Made], bool]) -> Made:
+    """What can be made at ``least`` bits, if it can; else at the fewest, up to ``most``, at which
+    it is ``whole``; else at the fewest at which it can be made at all. ``make`` raises
+    PlanImpossible where it cannot; raises that of the last width tried."""
+    bits, first = least, None
+    while bits <= most:
+        try:
+            made = make(bits)
+        except PlanImpossible as refusal:
+            if refusal.enough_bits is None or refusal.enough_bits > most:
+                raise
+            bits = refusal.enough_bits
+            continue
+        if bits == least or whole(made):
+            return made
+        first = first or made
+        bits += 1
+    assert first is not None
+    return first
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,10 @@ class Need:
 class Grid:
     """step: units of the sum per integer; clamp_steps: public range of a partner's coordinate
     before noise; share_std_steps: noise of one partner; shift: bound on one customer's squared
-    change in steps; inflation: sensitivity after rounding over clip_norm, over the plan."""
+    change in steps; inflation: sensitivity after rounding over clip_norm, over the plan; bits: of
+    the integers."""
+
+    bits: int
 
     step: float
     clamp_steps: int
@@ -86,17 +114,17 @@ def choose_grid(need: Need, bits: int) -> Grid:
     grid = _search(need, bits)
     if grid is not None:
         return grid
-    enough = next((more for more in range(bits + 1, MAX_BITS + 1) if _search(need, more)), None)
+    enough = next((more for more in range(bits + 1, MOST_BITS + 1) if _search(need, more)), None)
     what = (f"{bits} bits cannot hold the noisy sum of region {need.name} ({need.size} values, "
             f"noise multiplier {need.noise_multiplier:.3g}) with rounding below "
             f"{MAX_INFLATION - 1:.0%} of the sensitivity")
     if enough is not None:
         raise PlanImpossible(
-            "encryption.bits", f"{what}: use encryption.bits={enough}, or a larger "
+            "encryption.bits", what, f"use encryption.bits={enough}, or a larger "
             "privacy.epsilon, fewer strategy.rounds or a smaller model", enough)
     raise PlanImpossible(
-        "privacy.epsilon", f"{what}, nor can up to {MAX_BITS}, with noise of "
-        f"{MIN_TOTAL_STD_STEPS:g} grid steps and more and shares up to {_SHARE_STD_STEPS[-1]:g}: "
+        "privacy.epsilon", f"{what}, nor can up to {MOST_BITS}, with noise of "
+        f"{MIN_TOTAL_STD_STEPS:g} grid steps and more and shares up to {_SHARE_STD_STEPS[-1]:g}",
         "use fewer strategy.rounds, a smaller model or another privacy.epsilon")
 
 
@@ -104,7 +132,7 @@ def plain_grid(full_clamp: float, bits: int) -> Grid:
     """A grid without noise of its own that holds ``full_clamp``."""
     limit = 2 ** (bits - 1) - 1
     step = next(step for step in _steps(full_clamp / limit / 2) if step * limit >= full_clamp)
-    return Grid(step, math.ceil(full_clamp / step), 0.0, SquaredShift(0.0, 0.0), 1.0)
+    return Grid(bits, step, math.ceil(full_clamp / step), 0.0, SquaredShift(0.0, 0.0), 1.0)
 
 
 def _steps(smallest: float) -> Iterator[float]:
@@ -123,11 +151,10 @@ def _search(need: Need, bits: int) -> Grid | None:
 
 def _within(need: Need, bits: int, most_share_std_steps: float) -> Grid | None:
     wide, fine = None, None
-    limit = 2 ** (bits - 1) - 1
     least_share_std_steps = max(MIN_SHARE_STD_STEPS, MIN_TOTAL_STD_STEPS / math.sqrt(need.shares))
     least_share_std = need.clip_norm * need.noise_multiplier / math.sqrt(need.shares)
     for step in _steps(least_share_std / most_share_std_steps):
-        grid = _at(need, step, limit)
+        grid = _at(need, step, bits)
         if grid.inflation > MAX_INFLATION or grid.share_std_steps < least_share_std_steps:
             break
         clamp = grid.clamp_steps * step
@@ -141,12 +168,16 @@ def _within(need: Need, bits: int, most_share_std_steps: float) -> Grid | None:
     return wide or fine
 
 
-def _at(need: Need, step: float, limit: int) -> Grid:
-    shift = squared_shift(need.clip_norm / step, need.size, need.rounds, need.failure)
+def _at(need: Need, step: float, bits: int) -> Grid:
+    limit = 2 ** (bits - 1) - 1
+    # A coordinate of up to ``limit`` steps is a float, of which summing and dividing by the step
+    # may each move the last bit, at either neighbour: 2^-51 of it. Nothing at 16 bits, 10^-6 at 32.
+    floats = limit * 2.0 ** -51 * math.sqrt(need.size)
+    shift = squared_shift(need.clip_norm / step + floats, need.size, need.rounds, need.failure)
     sensitivity = math.sqrt(shift.total(need.rounds) / need.rounds)
     share = need.noise_multiplier * sensitivity / math.sqrt(need.shares)
     # One step more than the normal tail: P[discrete >= m] <= P[normal >= m - 1]
     # (arXiv 2004.00010, proposition 25).
     room = limit - math.ceil(need.tail * share) - 1
     clamp_steps = min(room, math.ceil(need.full_clamp / step))
-    return Grid(step, clamp_steps, share, shift, sensitivity * step / need.clip_norm)
+    return Grid(bits, step, clamp_steps, share, shift, sensitivity * step / need.clip_norm)

@@ -1,48 +1,65 @@
 """A partner's own record of what its customers' privacy was spent on, and the gate to it.
 
 One file, one JSON object a line, each holding the SHA-256 of the line before: an edit, a
-reordering or a removal in the middle breaks the chain. Removing lines from the end does not;
-keep :attr:`Ledger.head` with another party to notice that.
+reordering or a removal in the middle breaks the chain. Removing lines from the end, or another
+number in the last, does not; :class:`Mark` kept elsewhere shows it (``client.site_folder``).
 
 The gate is a privacy filter: events may be chosen after seeing earlier releases. Gaussian
 releases are composed exactly (mu^2 adds up: arXiv 2210.17520), anything else by Renyi accounting
 (RDP filter, arXiv 2008.11193), which is 6 to 13% above what a run reports. A ledger keeps the
 one that its first spending fits, because switching between filters has no proof.
+
+Delta. What a run releases is not quite its events, and what is missing adds up over runs:
+
+- with a probability of F at most, over the whole run (``PrivacyPlan.failure``), its rounding bound
+  breaks or a value saturates. Over runs 1..n, each chosen after seeing the earlier ones, some run
+  does so with probability sum F_i at most: a bound on F_i holds for every past, so the expectations
+  add up. Then eps at delta needs delta - (1 + e^eps) sum F_i from the events
+  (:func:`privacy.accounting.epsilon_with_failures`). It is this ledger's eps that counts, not the
+  run's: a run that set aside little for its own small eps costs more under a large limit;
+- a discrete Gaussian's delta passes the continuous one's by a part 1/2000 (``privacy.plan``, where
+  this is argued): H(discrete) <= (1 + 1/2000) H(continuous) at every eps. Replacing the runs by
+  continuous ones one after the other, H of a composition being an average of H of one part at
+  shifted eps, gives a factor of (1 + 1/2000) a run. Renyi accounting needs none of it: there the
+  discrete Gaussian is as good as the continuous one.
+
+So the whole is charged delta_events (1 + 1/2000)^n + (1 + e^eps) sum F_i, and Guarantee: whatever
+runs the gate let pass, that is at most ``delta`` for an eps of at most ``epsilon_limit``. Not
+counted: the sampler (2^-60 a run, ``privacy.noise``), times 1 + e^eps.
+
+Lines of earlier versions lack F. Sites refused runs at a larger delta than their own, and a run
+set aside F = delta / 2000 / (1 + e^eps') with eps' above what its lines cost, so the ledger's delta
+and the eps of the run's own lines bound it from above.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import dp_accounting as dp
 
 from privacy.accounting import (
     RDP_ORDERS,
-    RELATION,
+    epsilon_with_failures,
     event_from_json,
     event_json,
-    event_mu_squared,
     event_rdp,
     gaussian_epsilon,
     rdp_to_epsilon,
 )
+from privacy.ledger_file import GENESIS, Entry, Mark, chained, mu_squared
 
-_GENESIS = hashlib.sha256(f"privacy ledger 1: {RELATION}".encode()).hexdigest()
-
-
-class LedgerBroken(RuntimeError):
-    """The file is not the chain of lines that was written."""
+_LATTICE = 1 / 2000
+"""By which part of it the discrete Gaussian's delta may pass the continuous one's
+(``privacy.plan``)."""
+MOST_SET_ASIDE = 1 / 4000
+"""F of a run over its delta is never more: F (1 + e^eps') = delta / 2000 for an eps' above 0."""
 
 
 class SpentOtherwise(RuntimeError):
@@ -60,25 +77,6 @@ class BudgetExceeded(RuntimeError):
         self.spent, self.asked, self.limit = spent, asked, limit
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line. round 0 is the start of a run (what only its first round costs)."""
-
-    run_id: str
-    round: int
-    event: str
-    previous: str
-    filter: str
-
-    @property
-    def line(self) -> str:
-        return json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.line.encode()).hexdigest()
-
-
 class Ledger:
     """``epsilon_limit`` None only records. Reading happens at every call: any number of
     processes may hold the same ledger."""
@@ -88,46 +86,47 @@ class Ledger:
         self._limit = epsilon_limit
         self._delta = delta
 
-    def spend(self, run_id: str, round_number: int, event: dp.DpEvent, *,
+    def spend(self, run_id: str, round_number: int, event: dp.DpEvent, *, failure: float,
               start: dp.DpEvent | None = None) -> str:
         """Write the spending of one round to disk, before the data is used; return the head.
 
-        ``start`` is charged once a run, with the first round this ledger sees of it. The same
-        run, round and event again is the same spending: nothing is written. Guarantee: when this
-        returns, the entry survived fsync, and all entries together stay within the limit.
-        Raises BudgetExceeded, SpentOtherwise or LedgerBroken; then nothing was written.
+        ``start`` is charged once a run, with the first round this ledger sees of it, and so is
+        ``failure``. The same run, round and event again is the same spending: nothing is written.
+        Guarantee: when this returns, the entry survived fsync, and all entries together stay
+        within the limit. Raises BudgetExceeded, SpentOtherwise or LedgerBroken; then nothing was
+        written.
         """
         wanted = _wanted({round_number: event}, start)
         with self._locked() as descriptor:
-            entries = self._read(descriptor)
+            entries, whole = self._read(descriptor)
             new = _unspent(entries, run_id, wanted)
-            added = self._chain(entries, run_id, new)
+            added = self._chain(entries, run_id, new, failure)
             self._check(entries, added)
             if added:
+                # What a crash left of a line was never granted.
+                os.ftruncate(descriptor, whole)
                 _append(descriptor, "".join(entry.line + "\n" for entry in added))
             return (entries + added)[-1].digest
 
-    def check(self, run_id: str, rounds: Mapping[int, dp.DpEvent], *,
+    def check(self, run_id: str, rounds: Mapping[int, dp.DpEvent], *, failure: float,
               start: dp.DpEvent | None = None) -> None:
         """Raises what spending all of ``rounds`` would raise, before the first is spent: a run
         that passes the limit half-way has cost its customers privacy for nothing. Writes
         nothing."""
         with self._locked() as descriptor:
-            entries = self._read(descriptor)
+            entries, _ = self._read(descriptor)
         new = _unspent(entries, run_id, _wanted(rounds, start))
-        self._check(entries, self._chain(entries, run_id, new))
+        self._check(entries, self._chain(entries, run_id, new, failure))
 
     @property
     def head(self) -> str:
         """Hash of the last line: what another party keeps to notice a cut tail."""
-        with self._locked() as descriptor:
-            entries = self._read(descriptor)
-        return entries[-1].digest if entries else _GENESIS
+        return Mark.of(self.entries()).head
 
     def entries(self) -> tuple[Entry, ...]:
         """Every line, checked. Raises LedgerBroken."""
         with self._locked() as descriptor:
-            return tuple(self._read(descriptor))
+            return tuple(self._read(descriptor)[0])
 
     def spent(self) -> float:
         """Epsilon at the ledger's delta of everything so far."""
@@ -146,47 +145,40 @@ class Ledger:
         if not entries:
             return 0.0
         counts = Counter(entry.event for entry in entries)
-        parts = {text: _mu_squared(text) for text in counts}
-        if None not in parts.values():
-            if entries[0].filter == "gaussian":
-                total = math.fsum(counts[text] * (part or 0.0) for text, part in parts.items())
-                return gaussian_epsilon(math.sqrt(total), self._delta)
-        elif entries[0].filter == "gaussian" and self._limit is not None:
+        parts = {text: mu_squared(text) for text in counts}
+        gaussian = entries[0].filter == "gaussian"
+        if gaussian and None not in parts.values():
+            mu = math.sqrt(math.fsum(count * (parts[text] or 0.0)
+                                     for text, count in counts.items()))
+            failures = _failures(entries, self._delta)
+            inflation = (1 + _LATTICE) ** sum(map(bool, failures))
+            return epsilon_with_failures(
+                lambda delta: gaussian_epsilon(mu, delta / inflation), self._delta,
+                math.fsum(failures))
+        if gaussian and self._limit is not None:
             return math.inf
-        divergences = [math.fsum(count * event_rdp(text)[order] for text, count in counts.items())
-                       for order in range(len(RDP_ORDERS))]
-        return rdp_to_epsilon(tuple(divergences), self._delta)
+        divergences = tuple(
+            math.fsum(count * event_rdp(text)[order] for text, count in counts.items())
+            for order in range(len(RDP_ORDERS)))
+        return epsilon_with_failures(lambda delta: rdp_to_epsilon(divergences, delta), self._delta,
+                                     math.fsum(_failures(entries, self._delta)))
 
-    def _chain(self, entries: list[Entry], run_id: str,
-               new: list[tuple[int, str]]) -> list[Entry]:
+    def _chain(self, entries: list[Entry], run_id: str, new: list[tuple[int, str]],
+               failure: float) -> list[Entry]:
         added: list[Entry] = []
         for number, text in new:
             last = next(reversed(added or entries), None)
             if last is None:
                 # The start event alone is Gaussian; the round decides which filter fits.
-                pure = all(_mu_squared(other) is not None for _, other in new)
-                chosen, previous = ("gaussian" if pure else "renyi"), _GENESIS
+                pure = all(mu_squared(other) is not None for _, other in new)
+                chosen, previous = ("gaussian" if pure else "renyi"), GENESIS
             else:
                 chosen, previous = last.filter, last.digest
-            added.append(Entry(run_id, number, text, previous, chosen))
+            added.append(Entry(run_id, number, text, previous, chosen, float(failure)))
         return added
 
-    def _read(self, descriptor: int) -> list[Entry]:
-        content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            # A crash in the middle of a write: that spending was never granted.
-            os.ftruncate(descriptor, whole)
-        entries: list[Entry] = []
-        previous = _GENESIS
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            entry = _parse(line, f"{self._path}, line {number}")
-            same = not entries or entry.filter == entries[0].filter
-            if entry.previous != previous or entry.line.encode() != line or not same:
-                raise LedgerBroken(f"{self._path}, line {number}: does not follow the line before")
-            entries.append(entry)
-            previous = hashlib.sha256(line).hexdigest()
-        return entries
+    def _read(self, descriptor: int) -> tuple[list[Entry], int]:
+        return chained(os.pread(descriptor, os.fstat(descriptor).st_size, 0), self._path)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -202,6 +194,27 @@ class Ledger:
             os.close(descriptor)
 
 
+def _failures(entries: Sequence[Entry], delta: float) -> list[float]:
+    """F of each run (see above)."""
+    runs: dict[str, list[Entry]] = {}
+    for entry in entries:
+        runs.setdefault(entry.run_id, []).append(entry)
+    found = []
+    for lines in runs.values():
+        stated = [line.failure for line in lines if line.failure is not None]
+        earlier = [_earlier_failure(lines, delta)] if len(stated) < len(lines) else []
+        found.append(max(stated + earlier))
+    return found
+
+
+def _earlier_failure(lines: Sequence[Entry], delta: float) -> float:
+    """The most that a run set aside of which an earlier version wrote ``lines``."""
+    parts = [mu_squared(line.event) for line in lines]
+    mu = math.sqrt(math.fsum(part for part in parts if part is not None))
+    own = 0.0 if None in parts else gaussian_epsilon(mu, delta)
+    return delta * _LATTICE / (1 + math.exp(min(own, 200.0)))
+
+
 def _wanted(rounds: Mapping[int, dp.DpEvent], start: dp.DpEvent | None) -> dict[int, str]:
     """Round -> event as a line holds it; a run's start stands as round 0."""
     if min(rounds) < 1:
@@ -209,7 +222,14 @@ def _wanted(rounds: Mapping[int, dp.DpEvent], start: dp.DpEvent | None) -> dict[
     events = dict(sorted(rounds.items()))
     if start is not None and not isinstance(start, dp.NoOpDpEvent):
         events = {0: start, **events}
-    return {number: event_json(event) for number, event in events.items()}
+    return {number: _written(event) for number, event in events.items()}
+
+
+def _written(event: dp.DpEvent) -> str:
+    """Raises UnsupportedEvent for what could not be read again."""
+    text = event_json(event)
+    event_from_json(text)
+    return text
 
 
 def _unspent(entries: list[Entry], run_id: str,
@@ -233,22 +253,6 @@ def _advice(added: list[Entry], asked: float) -> str:
         return ("This ledger began with Gaussian releases and composes nothing else: use "
                 "privacy=noise_shares here.")
     return advice
-
-
-@lru_cache(maxsize=1024)
-def _mu_squared(text: str) -> float | None:
-    return event_mu_squared(event_from_json(text))
-
-
-def _parse(line: bytes, where: str) -> Entry:
-    try:
-        fields: dict[str, Any] = json.loads(line)
-        entry = Entry(**fields)
-    except (ValueError, TypeError) as error:
-        raise LedgerBroken(f"{where}: {error}") from None
-    if entry.filter not in ("gaussian", "renyi"):
-        raise LedgerBroken(f"{where}: unknown filter {entry.filter!r}")
-    return entry
 
 
 def _append(descriptor: int, text: str) -> None:

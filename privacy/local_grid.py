@@ -37,6 +37,6 @@ class NoiseGrid:
         std_steps = min(wanted, _MOST_STD_STEPS)
         if 2 * rounding > std_steps:
             raise ValueError(f"{size} parameters are too many for a noise multiplier of "
-                             f"{noise_multiplier:.3g} in each local step: rounding would cost more "
-                             "than the noise; a larger epsilon, fewer rounds or a smaller model")
+                             f"{noise_multiplier:.3g} in each local step, where rounding would "
+                             "cost more than the noise")
         return cls(clip_norm / (std_steps / noise_multiplier - math.sqrt(size)), std_steps)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 _BITS = 320
 _TAIL_STDS = 14
 MAX_STD_STEPS = 70_000.0
-"""Above this the table would not fit its stated size; no grid of at most 20 bits needs it."""
+"""Above this the table would not fit its stated size; no grid needs it."""
 
 
 @dataclass(frozen=True)

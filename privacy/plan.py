@@ -81,6 +81,9 @@ class PrivacyPlan:
     local_noise_multiplier: float = 0.0
     local_steps: int = 0
     sample_rate: float = 1.0
+    failure: float = 0.0
+    """Probability, over the whole run, that what is released is not what its events say: that the
+    rounding bound breaks, or a value saturates (see above)."""
 
     @classmethod
     def training(cls, config: PrivacyConfig, *, rounds: int, quorum: int, bits: int,
@@ -116,9 +119,11 @@ class PrivacyPlan:
     @classmethod
     def _of(cls, setting: Setting, regions: tuple[Region, ...], sigma: float) -> PrivacyPlan:
         config = setting.config
+        kinds = {"noise_shares": 2, "local_dp": 1}.get(config.name, 0)  # saturation is free there
         return cls(config.name, setting.rounds, setting.bits, config.delta, setting.shares, regions,
                    local_noise_multiplier=sigma, local_steps=config.local_steps if sigma else 0,
-                   sample_rate=config.sample_rate if sigma else 1.0)
+                   sample_rate=config.sample_rate if sigma else 1.0,
+                   failure=kinds * setting.failure if kinds else 0.0)
 
     @property
     def total_size(self) -> int:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from conf.schema import PrivacyConfig
+from conf.schema import MOST_BITS, PrivacyConfig
 from privacy.accounting import calibrate_sampled, gaussian_epsilon, gaussian_mu
 from privacy.digits import METRIC_BITS
-from privacy.grid import Need, PlanImpossible, choose_grid, plain_grid, tail_quantile
+from privacy.grid import (
+    Grid,
+    Need,
+    PlanImpossible,
+    choose_grid,
+    narrowest,
+    plain_grid,
+    tail_quantile,
+)
 from privacy.local_grid import NoiseGrid
 from privacy.regions import MetricSums, Region
 
@@ -19,6 +27,7 @@ METRIC_SHARE = 0.8
 """Of the metrics' part of the privacy loss; the loss gets the rest."""
 _MOST_PARTNERS = 1024
 _FREE_TAIL = 6.0
+_MORE = "use a larger privacy.epsilon, fewer strategy.rounds or a smaller model"
 _UPDATE_HEADROOM = 2.0
 _FEEDBACK_REACH = 4.0
 """Of d numbers, d/16 at most are 4 times as large as their root mean square."""
@@ -51,7 +60,7 @@ class Setting:
         if self.config.name == "noise_shares" and self.quorum <= self.config.colluders:
             raise PlanImpossible(
                 "privacy.colluders", f"{self.config.colluders} of a quorum of {self.quorum} leaves "
-                "nobody to add noise; use privacy=local_dp or a larger strategy.quorum")
+                "nobody to add noise", "use privacy=local_dp or a larger strategy.quorum")
 
     @property
     def shares(self) -> int:
@@ -71,12 +80,13 @@ class Setting:
                                  DELTA_FOR_GAUSSIAN * self.config.delta)
         return (1 - DELTA_FOR_GAUSSIAN) * self.config.delta / (4 * (1 + math.exp(min(worst, 200))))
 
-    def width(self, region: str) -> int:
-        """Bits of a value. A metric's may travel in several digits (``digits``), and so have more
-        bits than the update's many, where a partner's own noise protects it, or none does."""
+    def widths(self, region: str) -> tuple[int, int]:
+        """Fewest and most bits of a value. A metric's may travel in several digits (``digits``),
+        and so have more bits than the update's many, where a partner's own noise protects it, or
+        none does."""
         if region == "update" or self.config.name == "noise_shares":
-            return self.bits
-        return max(self.bits, METRIC_BITS)
+            return self.bits, self.bits
+        return max(self.bits, METRIC_BITS), MOST_BITS
 
     def tail(self, coordinates: int) -> float:
         """Normal quantile that the grid must hold of every noise share."""
@@ -102,7 +112,7 @@ def training_regions(setting: Setting, update_size: int, metric: MetricSums,
     try:
         std = NoiseGrid.of(parts[0].size, sigma, config.clip_norm).std
     except ValueError as error:
-        raise PlanImpossible("privacy.epsilon", str(error)) from None
+        raise PlanImpossible("privacy.epsilon", str(error), _MORE) from None
     reach = _local_reach(setting, std, expected_customers, _narrowing(parts[0], setting))
     return (_plain(parts[0], reach, setting), *regions), sigma
 
@@ -137,23 +147,24 @@ def _region(part: _Part, setting: Setting, tail: float, failure: float) -> Regio
     # Room for customers who all pull the same way: evenly over the coordinates for an update,
     # into four of a metric's statistics (the busiest cells of a histogram).
     spread = part.size if part.name == "update" else min(part.size, 4)
-    grid = choose_grid(Need(
-        part.name, part.size, part.clip_norm, noise_multiplier, setting.shares, full,
-        max(part.clip_norm, full / math.sqrt(spread)), setting.rounds,
-        failure, tail), setting.width(part.name))
+    need = Need(part.name, part.size, part.clip_norm, noise_multiplier, setting.shares, full,
+                max(part.clip_norm, full / math.sqrt(spread)), setting.rounds, failure, tail)
+
+    def holds_all(grid: Grid) -> bool:
+        return grid.clamp_steps * grid.step >= full
+
+    grid = narrowest(*setting.widths(part.name), lambda bits: choose_grid(need, bits), holds_all)
     variance = setting.shares * grid.share_std_steps ** 2
     return Region(
         part.name, part.size - part.kept, part.clip_norm, grid.step, grid.clamp_steps,
         noise_multiplier, grid.inflation * part.clip_norm, grid.share_std_steps,
-        grid.shift.per_round / variance, grid.shift.once / variance, setting.width(part.name),
-        part.kept)
+        grid.shift.per_round / variance, grid.shift.once / variance, grid.bits, full, part.kept)
 
 
 def _plain(part: _Part, reach: float, setting: Setting) -> Region:
-    bits = setting.width(part.name)
-    grid = plain_grid(reach, bits)
+    grid = plain_grid(reach, setting.widths(part.name)[0])
     return Region(part.name, part.size - part.kept, part.clip_norm, grid.step, grid.clamp_steps,
-                  0.0, part.clip_norm, 0.0, 0.0, 0.0, bits, part.kept)
+                  0.0, part.clip_norm, 0.0, 0.0, 0.0, grid.bits, reach, part.kept)
 
 
 def _local_noise_multiplier(setting: Setting, metrics: tuple[Region, ...]) -> float:
@@ -164,7 +175,7 @@ def _local_noise_multiplier(setting: Setting, metrics: tuple[Region, ...]) -> fl
             config.local_steps, math.fsum(region.mu_squared for region in metrics),
             math.fsum(region.mu_squared_once for region in metrics), setting.rounds)
     except ValueError as error:
-        raise PlanImpossible("privacy.epsilon", str(error)) from None
+        raise PlanImpossible("privacy.epsilon", str(error), _MORE) from None
 
 
 def _narrowing(part: _Part, setting: Setting) -> float:

@@ -32,7 +32,8 @@ class Region:
     ``local_dp``) over ``sensitivity``; 0 where the plan adds none. sensitivity: clip_norm after
     rounding, root mean square over the planned rounds. share_std_steps: noise one partner adds.
     mu_squared: privacy loss of one round; mu_squared_once: of the first round in addition. bits: a
-    partner's value is a signed integer of this width.
+    partner's value is a signed integer of this width. largest: no partner's coordinate can exceed
+    it, whatever its customers are (units of the sum).
     """
 
     name: str
@@ -46,12 +47,18 @@ class Region:
     mu_squared: float
     mu_squared_once: float
     bits: int
+    largest: float
     kept: int = 0
 
     @property
     def clamp(self) -> float:
         """Bound on a partner's coordinate before noise, in units of the sum."""
         return self.clamp_steps * self.step
+
+    @property
+    def whole(self) -> bool:
+        """Whether no partner's sum is ever cut to the range."""
+        return self.clamp >= self.largest
 
     @property
     def inflation(self) -> float:

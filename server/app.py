@@ -25,7 +25,7 @@ from server.progress import Progress
 from server.recording import Recording
 from server.released import ReleasedMetrics, noise_stds
 from server.tracking import DatasetDescription, RunTracker
-from server.tracking_names import RUN_TAG
+from server.tracking_names import KEPT_TAG, RUN_TAG
 from server.trust import noise_warning, trust_statement
 from strategies.agreement import Agreement
 from strategies.cohort import Cohort, join
@@ -45,15 +45,17 @@ class Operator:
     opens a sealed model, and ``heads`` reads the partners' heads, for the comparison at the end of
     a simulation; a deployment has neither.
     ``folder``: where an interrupted run is kept; a deployment names it in the run config's
-    ``state-path``. ``processes``: how many share the addition of updates; None: what the
-    environment's VEILSUM_PROCESSES says, or else as many as pay. ``deployed``: whether Flower
-    started it at a real operator, who takes a deployment's configuration alone."""
+    ``state-path``. ``anew``: whether a person said, by the run config's ``begin-anew``, that a run
+    whose checkpoints are lost begins anew. ``processes``: how many share the addition of updates;
+    None: what the environment's VEILSUM_PROCESSES says, or else as many as pay. ``deployed``:
+    whether Flower started it at a real operator, who takes a deployment's configuration alone."""
 
     reader: Reader | None = None
     folder: Path | None = None
     processes: int | None = None
     heads: Heads | None = None
     deployed: bool = False
+    anew: bool = False
 
 
 def make_app(operator: Operator) -> ServerApp:
@@ -64,7 +66,8 @@ def make_app(operator: Operator) -> ServerApp:
         """Run the federation of the run config's ``config``; leave the result in the context."""
         here = replace(
             operator, folder=_state_folder(context) or operator.folder,
-            processes=_asked() if operator.processes is None else operator.processes)
+            processes=_asked() if operator.processes is None else operator.processes,
+            anew=_begin_anew(context))
         config = from_json(str(context.run_config["config"]))
         if operator.deployed and config.federation.name != "deployment":
             raise InvalidConfig("federation", "this server takes configurations of a deployment "
@@ -106,6 +109,14 @@ def _state_folder(context: Context) -> Path | None:
     return folder if text else None
 
 
+def _begin_anew(context: Context) -> bool:
+    """Raises InvalidConfig."""
+    value = context.run_config.get("begin-anew", False)
+    if not isinstance(value, bool):
+        raise InvalidConfig("begin-anew", f"must be true or false, got {value!r}")
+    return value
+
+
 def _asked() -> int | None:
     """How many processes this machine's operator asks for. Raises InvalidConfig."""
     text = os.environ.get(_PROCESSES)
@@ -129,9 +140,11 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
     metric = make_task(config).metric
     dataset = _dataset(config)
     with (RunTracker.start(config, dataset=dataset, tags=tags,
-                           continues=saved.history if saved else None) as tracker,
+                           continues=saved.history if saved else None,
+                           memory=kept.memory, anew=operator.anew) as tracker,
           Progress(config.strategy.rounds, f"val/{metric.name}") as progress):
         progress.note(f"trust: {tags['trust']}")
+        progress.note(agreement.describe_width(config.encryption.bits))
         warning = _noise_warning(config, agreement)
         if warning:
             progress.note(f"warning: {warning}")
@@ -146,13 +159,16 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
         if saved is not None:
             work.restore(saved)
             progress.note(_goes_on(work))
+        progress.stage("opening MLflow's store")  # before anybody waits, or spends
+        for lost in tracker.ready():
+            progress.note(f"warning: {lost}")
         progress.stage("connecting partners")
         cohort = join(grid, agreement.partners, config.quorum, run,
                       agreement.parameters.fingerprint, config.strategy.timeout_s, progress.note)
         check_opener(cohort, config.opener)
-        if config.federation.name == "deployment":  # a simulation spends nothing: it need not wait
-            tracker.ready()
         work.keep()
+        if kept.memory:
+            tracker.tag(KEPT_TAG, kept.memory)
         released = _train_and_test(work, cohort, grid, operator.processes)
         return finish(work, released, operator.reader)
 
@@ -160,8 +176,8 @@ def run_federation(config: Config, grid: Grid, operator: Operator,
 def _goes_on(work: Recording) -> str:
     number, rounds = work.model.round, work.config.strategy.rounds
     done = "" if number < rounds else ": training is done, the test is left"
-    return (f"goes on after round {number} of {rounds}{done}; remove {work.kept.place} to begin "
-            "anew, which spends privacy again")
+    return (f"goes on after round {number} of {rounds}{done}; to begin anew, which spends privacy "
+            f"again, {work.kept.anew}")
 
 
 def _start(config: Config) -> GlobalModel:

@@ -67,7 +67,8 @@ class CheckpointNotWritten(InvalidConfig):
 
 class Checkpoints:
     """The memory of one run of ``config`` below ``folder``, a :class:`strategies.fold.Memory`.
-    ``key``: where a person named the folder; ``instead``: what to do while another process has it.
+    ``key``: where a person named the folder; ``instead``: what to do while another process has it;
+    ``anew``: what to do to begin anew.
     Raises CheckpointNotWritten where nothing can be kept."""
 
     def __init__(self, folder: Path, config: Config) -> None:
@@ -77,7 +78,16 @@ class Checkpoints:
                 "stop it; a run in another folder would spend privacy a second time")
         self._config = to_json(config)
         self.place = folder / agreed_digest(self._config).hex()[:16]
+        self.anew = f"remove {self.place}"
+        if config.federation.name == "deployment":
+            self.anew += " and give begin-anew=true in the run config"
         self._run = ""
+
+    @property
+    def memory(self) -> str:
+        """What MLflow knows these checkpoints by: digests of the configuration and of the folder's
+        name, which itself is nobody's business."""
+        return f"{self.place.name} {hashlib.sha256(bytes(self.place.resolve())).hexdigest()[:16]}"
 
     def load(self) -> Saved | None:
         """The newest that can be read; None where nothing was interrupted. Raises
@@ -91,7 +101,7 @@ class Checkpoints:
         if found is None and any(self.place.glob("*.checkpoint")):
             raise CheckpointDamaged(
                 self.key, f"no checkpoint in {self.place} can be read: the run cannot "
-                "go on. Remove that folder to begin anew, which spends privacy again")
+                f"go on. To begin anew, which spends privacy again, {self.anew}")
         self._run = found.run if found else ""
         return found
 
@@ -183,7 +193,7 @@ class Checkpoints:
 class NoCheckpoints(NoMemory):
     """Without a folder an interrupted run is lost."""
 
-    place = ""
+    place = memory = anew = ""
 
     def load(self) -> Saved | None:
         return None

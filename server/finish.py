@@ -14,8 +14,9 @@ from learning.registry import make_task, with_start_head
 from learning.results import Comparison, RunResult, metric_label
 from server.figures import epsilon_over_rounds, gain_per_partner, learning_curve
 from server.recording import Recording
-from server.tracking import result_metrics
-from server.tracking_names import registered_name
+from server.rescue import rescued
+from server.tracking import TrackingFailed
+from server.tracking_names import registered_name, result_metrics
 from strategies.agreement import Agreement
 from strategies.global_model import GlobalModel, RevealedModel
 
@@ -26,7 +27,14 @@ Reader = Callable[[bytes], Vector]
 
 def record_model(work: Recording) -> None:
     """The final model, before its test: training is spent, and a test that fails must not cost
-    it. Raises TrackingFailed."""
+    it. Raises TrackingFailed, which says where the model is kept instead."""
+    try:
+        _record_model(work)
+    except TrackingFailed as failed:
+        raise TrackingFailed(f"{failed}. {rescued(work)}") from failed
+
+
+def _record_model(work: Recording) -> None:
     if isinstance(work.model, RevealedModel):
         work.progress.stage("recording the model")
         example = np.zeros((1, 1, make_task(work.config).shape.size), np.float32)
@@ -40,13 +48,17 @@ def record_model(work: Recording) -> None:
 
 
 def finish(work: Recording, released: dict[str, float], reader: Reader | None) -> RunResult:
-    """Compare, record, return. Where the model is sealed, the comparison needs ``reader``."""
+    """Compare, record, return. Where the model is sealed, the comparison needs ``reader``. Raises
+    TrackingFailed, which says where the results are kept instead."""
     final = _final(work.model, reader)
     comparisons, lines = _compare(work, final)
     result = _result(work, comparisons, released, time.perf_counter() - work.began)
     metrics, figures = result_metrics(result) | lines, _figures(work, comparisons, lines)
     work.progress.stage("recording results and figures")
-    work.tracker.finish(metrics, figures)
+    try:
+        work.tracker.finish(metrics, figures)
+    except TrackingFailed as failed:
+        raise TrackingFailed(f"{failed}. {rescued(work, metrics)}") from failed
     return result
 
 
@@ -94,7 +106,7 @@ def _result(work: Recording, comparisons: tuple[Comparison, ...], released: dict
         upload_bytes_per_parameter=work.upload_bytes / work.parameters,
         seconds=seconds,
         mlflow_run_id=work.tracker.run_id,
-        tracking_uri=config.tracking.uri,
+        tracking_uri=work.tracker.uri,
         unit=task.metric.unit,
         higher_is_better=task.metric.higher_is_better,
         naive_rule=task.naive_rule,

@@ -12,7 +12,6 @@ import tempfile
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from conf.schema import InvalidConfig
+from conf.schema import InvalidConfig, TrackingConfig
+from server.mlflow_database import CURE, check_sqlite, make_ready, sqlite_file
 from server.tracking_names import RUN_TAG, UNFINISHED_TAG, slug
 
 if TYPE_CHECKING:
@@ -30,16 +30,20 @@ if TYPE_CHECKING:
 
 _PROBE_TIMEOUT_S = 5.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_CURE = "use tracking.uri=sqlite:///mlflow.db or the address of an MLflow server"
+_ENVIRONMENT = "MLFLOW_TRACKING_URI"
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
 class Session:
-    """One open run in one store."""
+    """One open run in one store. ``steps``: rounds that it had when it was opened again; ``lost``:
+    runs that this one begins anew, in words."""
 
     client: MlflowClient
     experiment_id: str
     run_id: str
+    steps: frozenset[int] = frozenset()
+    lost: tuple[str, ...] = ()
 
 
 def quiet_mlflow() -> None:
@@ -51,23 +55,33 @@ def quiet_mlflow() -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the tracker itself tries again
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "GIT_PYTHON_REFRESH": "quiet",
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It prints a traceback of every error that it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # Both come from MLflow's own classes while they load: a loader that SQLAlchemy 2.1
     # deprecates, and a type hint of its chat interface.
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
     warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The database file of an ``sqlite:///`` address, else None."""
-    match = re.match(r"^sqlite(?:\+\w+)?:///(?P<path>[^?]+)", uri)
-    return Path(match["path"]) if match else None
+def store_uri(uri: str) -> str:
+    """Where a run whose ``tracking.uri`` is ``uri`` records: where that is left at its default,
+    MLflow's own MLFLOW_TRACKING_URI is honoured."""
+    asked = os.environ.get(_ENVIRONMENT, "")
+    return asked if asked and uri == TrackingConfig().uri else uri
+
+
+def key_of(uri: str) -> str:
+    """What a person must change: the key, or the environment's variable."""
+    return f"{_ENVIRONMENT} of the environment" if (
+        uri == os.environ.get(_ENVIRONMENT)) else "tracking.uri"
 
 
 def check_uri(uri: str) -> None:
@@ -76,62 +90,63 @@ def check_uri(uri: str) -> None:
     if parts.scheme in ("http", "https"):
         _check_server(uri)
     elif parts.scheme == "sqlite" or parts.scheme.startswith("sqlite+"):
-        _check_sqlite(uri)
+        check_sqlite(uri, key_of(uri))
     elif parts.scheme.partition("+")[0] not in _DATABASES:
         shown = parts.scheme or "a folder"
-        raise InvalidConfig("tracking.uri", f"{shown} is no store that MLflow keeps up; {_CURE}")
-
-
-def _check_sqlite(uri: str) -> None:
-    path = sqlite_file(uri)
-    if path is None:
-        raise InvalidConfig("tracking.uri", f"an sqlite address names a file; {_CURE}")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InvalidConfig("tracking.uri", f"there is no folder {folder}; create it, or {_CURE}")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise InvalidConfig("tracking.uri", f"{path} cannot be written; {_CURE}")
-    if path.is_dir():
-        raise InvalidConfig("tracking.uri", f"{path} is a folder; name a file in it")
-    if path.exists():
-        with path.open("rb") as file:
-            head = file.read(16)
-        if head and head != b"SQLite format 3\x00":
-            raise InvalidConfig("tracking.uri", f"{path} is another kind of file; {_CURE}")
+        raise InvalidConfig(key_of(uri), f"{shown} is no store that MLflow keeps up; {CURE}")
 
 
 def _check_server(uri: str) -> None:
-    """Any answer counts: a server that asks for a login is there."""
+    """A server that asks for a login is there; one that fails at this will fail at more."""
     try:
-        request = urllib.request.Request(uri.rstrip("/") + "/health")  # noqa: S310 http(s) only
+        # urllib would take a login for a part of the host's name.
+        address = _without_login(uri).rstrip("/") + "/health"
+        request = urllib.request.Request(address)  # noqa: S310 http(s) only
         urllib.request.urlopen(request, timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code >= 500:
+            raise InvalidConfig(
+                key_of(uri), f"the MLflow server at {_without_login(uri)} answers with its own "
+                f"error {error.code}; see its log, or use tracking.uri=sqlite:///mlflow.db"
+            ) from None
     except (OSError, ValueError) as error:
         raise InvalidConfig(
-            "tracking.uri",
+            key_of(uri),
             f"no MLflow server answers at {_without_login(uri)} ({type(error).__name__}); "
             "start it, or use tracking.uri=sqlite:///mlflow.db",
         ) from None
 
 
-def _without_login(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _without_login(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def not_taken(uri: str, error: Exception) -> InvalidConfig:
+    """The refusal for what MLflow raised while a run opened, in one line and without logins."""
+    said = next(iter(str(error).strip().splitlines()), "")
+    if len(said) > _LONGEST_REASON:  # the cause of a chain of errors stands last
+        said = f"{said[: _LONGEST_REASON // 3]} ... {said[-_LONGEST_REASON * 2 // 3 :]}"
+    return InvalidConfig(
+        key_of(uri), f"MLflow takes no new run at {_without_login(uri)} "
+        f"({type(error).__name__}: {_without_login(said)}); nothing was spent. Check the disk, or "
+        f"the server, that it stands for; or {CURE}")
 
 
 def open_client(uri: str) -> MlflowClient:
     """A client on a checked address. Raises InvalidConfig when the store refuses."""
+    make_ready(uri, key_of(uri))
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, ImportError, OSError) as error:
-        cure = _CURE
+        cure = CURE
         if "out-of-date" in str(error):
             cure = "another version of MLflow made it: run `mlflow db upgrade`, or name a new file"
         raise InvalidConfig(
-            "tracking.uri", f"MLflow cannot open it ({type(error).__name__}); {cure}"
+            key_of(uri), f"MLflow cannot open it ({type(error).__name__}); {cure}"
         ) from None
 
 
@@ -171,14 +186,16 @@ def reopened(client: MlflowClient, experiment_id: str, run: str) -> Session | No
     client.update_run(run_id, status="RUNNING")
     for tag in {"error", UNFINISHED_TAG} & set(found[0].data.tags):
         client.delete_tag(run_id, tag)
-    return Session(client, experiment_id, run_id)
+    return Session(client, experiment_id, run_id, logged_steps(client, run_id, _EVERY_ROUNDS))
 
 
-def logged_steps(session: Session, names: Iterable[str]) -> set[int]:
-    """The steps of those metrics of ``names`` that every round has."""
-    every = [name for name in names if name.startswith("cohort/")]
-    return {point.step for name in every
-            for point in session.client.get_metric_history(session.run_id, name)}
+_EVERY_ROUNDS = "cohort/answered"
+"""A metric that every round has."""
+
+
+def logged_steps(client: MlflowClient, run_id: str, name: str) -> frozenset[int]:
+    """The steps at which a run has the metric ``name``."""
+    return frozenset(point.step for point in client.get_metric_history(run_id, name))
 
 
 def log_bytes(session: Session, content: bytes, name: str) -> None:

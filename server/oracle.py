@@ -6,7 +6,7 @@ names the partners' files, which a deployment's server does not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Config
-from learning.customers import PartnerData
+from learning.customers import Customers, PartnerData
 from learning.evaluation import evaluate, exact, fit_baselines
 from learning.models import set_flat
 from learning.registry import head_mask, load_partner, make_model, make_task
@@ -66,27 +66,23 @@ class Oracle:
 
     def validate(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         """Exact validation metric and training loss of each partner's model."""
-        losses = [customer_losses(models[name], data.train, self.task.loss)
-                  for name, data in self.data.items()]
-        found = {name: scores(models[name], data.validation) for name, data in self.data.items()}
-        released = {self._name("_as_released"): self._as_released(found)} if (
+        losses = [customer_losses(models[name], part, self.task.loss)
+                  for name, data in self.data.items() for part in data.train.parts()]
+        released = {self._name("_as_released"): self._as_released(models)} if (
             self.task.metric.name == "auc") else {}
         return released | {
-            self._name(): self._metric(found),
+            self._name(): self._metric(models),
             "oracle/train/loss": float(np.nanmean(np.concatenate(losses))),
         }
 
     def validate_naive(self) -> dict[str, float]:
-        naive = {name: data.validation.naive for name, data in self.data.items()}
-        return {self._name("_naive"): self._metric(naive)}
+        return {self._name("_naive"): self._metric(None)}
 
     def validate_baselines(
         self, local: Mapping[str, nn.Module], pooled: nn.Module
     ) -> dict[str, float]:
-        each = {name: scores(local[name], data.validation) for name, data in self.data.items()}
-        one = {name: scores(pooled, data.validation) for name, data in self.data.items()}
-        return {self._name("_local"): self._metric(each),
-                self._name("_pooled"): self._metric(one)}
+        return {self._name("_local"): self._metric(local),
+                self._name("_pooled"): self._metric(dict.fromkeys(self.data, pooled))}
 
     def fit_baselines(self) -> tuple[dict[str, nn.Module], nn.Module]:
         return fit_baselines(self.data, self.config.model, self.task, self.config.seed)
@@ -102,14 +98,21 @@ class Oracle:
     def _name(self, ending: str = "") -> str:
         return f"oracle/val/{self.task.metric.name}{ending}"
 
-    def _as_released(self, score: Mapping[str, NDArray[np.floating]]) -> float:
+    def _as_released(self, models: Mapping[str, nn.Module]) -> float:
         """What ``val/auc`` would be without noise and without older rounds: of binned scores, and
         with customers that count about alike (learning.auc.EDGES)."""
         metric = self.task.metric
         return metric.released(sum(
-            (clip_and_sum(metric.statistics(score[name], data.validation), metric.clip)
-             for name, data in self.data.items()), start=np.zeros(metric.size)))
+            (clip_and_sum(metric.statistics(score, part), metric.clip)
+             for part, score in self._scored(models)), start=np.zeros(metric.size)))
 
-    def _metric(self, score: Mapping[str, NDArray[np.floating]]) -> float:
-        return exact(self.task.metric, [(data.validation, score[name])
-                                        for name, data in self.data.items()])
+    def _metric(self, models: Mapping[str, nn.Module] | None) -> float:
+        return exact(self.task.metric, self._scored(models))
+
+    def _scored(self, models: Mapping[str, nn.Module] | None
+                ) -> Iterator[tuple[Customers, NDArray[np.floating]]]:
+        """Validation customers, some at a time, and what their partner's model says of them; the
+        naive rule without models."""
+        for name, data in self.data.items():
+            for part in data.validation.parts():
+                yield part, part.naive if models is None else scores(models[name], part)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from server.mlflow_store import check_uri, open_client, quiet_mlflow, sqlite_file
+from server.mlflow_database import sqlite_file
+from server.mlflow_store import check_uri, open_client, quiet_mlflow, store_uri
 from server.tracking_names import NOT_FINITE
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class RunStore:
     """
 
     def __init__(self, uri: str) -> None:
+        uri = store_uri(uri)
         file = sqlite_file(uri)
         if file is not None and not file.exists():
             raise NoSuchRun(f"there is no {file} yet: run `veilsum simulate` first, or name the "

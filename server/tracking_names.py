@@ -23,6 +23,8 @@ _HIDDEN = ("tracking.", "federation.sites", "federation.folder")
 
 RUN_TAG = "veilsum.run"
 """The name under which partners answered: how a continued run finds itself."""
+KEPT_TAG = "veilsum.kept"
+"""Of a run with checkpoints: digests of its configuration and of its folder's name."""
 UNFINISHED_TAG = "unfinished"
 """Of a run that ended between its model and its end."""
 SEALED_FILE = "sealed/model.veilsum"

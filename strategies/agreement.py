@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema import Config, InvalidConfig
+from encryption.accumulator import update_bytes
 from encryption.control import ControlLayout
-from encryption.parameters import ImpossibleParameters, choose_parameters
 from encryption.types import OpenedSum, Parameters, Refused
-from learning.registry import head_mask, make_task
-from privacy.grid import PlanImpossible
 from privacy.plan import PrivacyPlan
-from privacy.regions import MetricSums
+from strategies.widths import agreed
 
 
 @dataclass(frozen=True)
@@ -46,32 +44,13 @@ class Agreement:
         if not partners:
             raise InvalidConfig("federation.partners", "names nobody; list the partners, and give "
                                 "federation.customers for each")
-        mask = head_mask(config)
-        task = make_task(config)
-        metric = MetricSums(task.metric.size, task.metric.clip, task.loss.clip)
         customers = config.federation.customers
         mean = config.expected_customers / len(partners)
         own_models = config.privacy.name == "local_dp"
         weights = {name: customers[name] / (mean if own_models else 1) for name in partners}
         head_divisors = weights if own_models else {
             name: max(weight, mean) for name, weight in weights.items()}
-        customers_bound = max(customers.values())
-        try:
-            parameters = choose_parameters(
-                config.encryption.name, len(partners), config.encryption.bits)
-            training = PrivacyPlan.training(
-                config.privacy, rounds=config.strategy.rounds, quorum=config.quorum,
-                bits=config.encryption.bits, update_size=mask.own.size - mask.size,
-                metric=metric, customers_bound=customers_bound,
-                expected_customers=config.expected_customers,
-                feedback=config.encryption.feedback, kept=mask.size)
-            test = PrivacyPlan.test(
-                config.privacy, quorum=config.quorum, bits=config.encryption.bits,
-                metric=metric, customers_bound=customers_bound)
-        except ImpossibleParameters as error:
-            raise InvalidConfig("encryption.bits", str(error)) from None
-        except PlanImpossible as error:
-            raise InvalidConfig(error.key, str(error)) from None
+        parameters, training, test = agreed(config)
         return cls(parameters, partners, weights, training, test,
                    config.encryption.opening == "sealed", head_divisors)
 
@@ -111,3 +90,18 @@ class Agreement:
 
     def layout(self, kind: str) -> ControlLayout:
         return ControlLayout(self.plan(kind).total_size, len(self.partners), self.parameters)
+
+    def describe_width(self, asked: int) -> str:
+        """What a value and an update weigh, in words for whoever starts the run. asked: the least
+        width that the configuration names."""
+        bits, size = self.parameters.bits, update_bytes(self.layout("train"))
+        wider = (f" ({asked} asked for; the noisy sum of the largest partner needs more)"
+                 if bits > asked else "")
+        words = (f"values have {bits} bits{wider}, {self.parameters.bytes_per_value:.2f} bytes "
+                 f"each; a partner sends {size:,} bytes a round")
+        update = self.training.regions[0]
+        if update.whole:
+            return words
+        return (f"{words}; were all customers of the largest to pull one value, "
+                f"{update.clamp / update.largest:.0%} of that would fit and the rest be cut "
+                "(more encryption.bits hold more)")

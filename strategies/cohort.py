@@ -40,7 +40,7 @@ class TooFewUpdates(RuntimeError):
             + ". Noise shares are missing, so nothing was opened. "
             + ("Why a partner refused, or its client failed, stands in the log of its site: mend "
                "it there. " if refused else "")
-            + ("Start the missing clients. " if missing else "")
+            + ("Start the missing clients. " if len(missing) > len(refused or {}) else "")
             + "Then give the same command again: it goes on with this run where federation.folder "
             "or the run config's state-path keeps it, and begins anew elsewhere. Another "
             "strategy.quorum is a new run: it spends privacy again, and a lower one raises every "
@@ -72,6 +72,8 @@ class Cohort:
     """What nodes said when they joined, in that order."""
     _connected: set[int] = field(default_factory=set)
     _asked: Counter[int] = field(default_factory=Counter)
+    _out: set[int] = field(default_factory=set)
+    """Connected nodes that refused for good: what is wrong at their site passes by no waiting."""
     _mail: Mail = field(default_factory=Mail)
 
     def index(self, partner: str) -> int:
@@ -81,6 +83,12 @@ class Cohort:
     def missing(self) -> list[str]:
         """Partners that never joined."""
         return [name for name in self.partners if name not in self.nodes]
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether each partner that is missing is here, as far as one can tell, and refuses: as
+        many nodes refused for good as partners are missing."""
+        return 0 < len(self.missing) <= len(self._out)
 
     @property
     def lost(self) -> list[str]:
@@ -93,6 +101,7 @@ class Cohort:
         answered."""
         nodes = list(grid.get_node_ids())
         self._connected = set(nodes)
+        self._out &= self._connected
         for gone in set(self._asked) - self._connected:
             del self._asked[gone]  # one that comes back under its own id is asked again
         new = [node for node in nodes if not self._asked[node]]
@@ -187,8 +196,11 @@ class Cohort:
             passing = isinstance(error, layout.ClientFailed) and error.passing
             if passing and node in self._connected and self._asked[node] < _TRIES:
                 self._join(grid, [node])
+            elif not passing and isinstance(error, layout.PartnerRefused | layout.ClientFailed):
+                self._out.add(node)
             return
         self.refused.pop(f"node {node}", None)
+        self._out.discard(node)
         self._claims[node] = claim
         if self.nodes.get(claim.partner, node) != node and self._speaks(claim.partner):
             log.warning("node %d also says that it is %s; it waits until node %d is gone", node,
@@ -228,8 +240,8 @@ class Reminder:
 
 def join(grid: Grid, partners: tuple[str, ...], quorum: int, run: str, fingerprint: str,
          timeout_s: float, tell: Callable[[str], None] = log.warning) -> Cohort:
-    """Ask every node that connects who it is, until all partners are there or time is up. ``tell``
-    hears now and then who is awaited.
+    """Ask every node that connects who it is, until all partners are there, or those that are not
+    have refused for good, or time is up. ``tell`` hears now and then who is awaited.
 
     Raises TooFewUpdates below the quorum and KeysDiffer when key identifiers disagree.
     """
@@ -238,7 +250,7 @@ def join(grid: Grid, partners: tuple[str, ...], quorum: int, run: str, fingerpri
     while True:
         progressed = cohort.look(grid)
         missing = cohort.missing
-        if not missing or not patience.left_s:
+        if not missing or cohort.hopeless or not patience.left_s:
             break
         reminder.say(f"waiting for {', '.join(missing)} ({len(cohort.nodes)} of {len(partners)} "
                      f"partners are here; up to {patience.left_s:.0f} s)")

@@ -9,7 +9,7 @@ from encryption.control import ControlLayout
 from encryption.packing import pack, unpack
 from encryption.parameters import CKKSParameters, ImpossibleParameters, choose_parameters
 
-cohorts = st.tuples(st.sampled_from((1, 2, 3, 6, 7, 64, 100)), st.integers(2, 20))
+cohorts = st.tuples(st.sampled_from((1, 2, 3, 6, 7, 64, 100)), st.integers(2, 32))
 
 
 @settings(max_examples=60, deadline=None)

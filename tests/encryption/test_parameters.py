@@ -12,11 +12,12 @@ from encryption.parameters import (
     PlaintextParameters,
     RLWEParameters,
     choose_parameters,
+    most_bits,
 )
 from encryption.precision import ERROR_VARIANCE, tail_factor
 
 COHORTS = (1, 2, 6, 16, 64, 100, 1000)
-BITS = (8, 10, 12, 16, 17, 20)
+BITS = (8, 10, 12, 16, 17, 20, 24, 28, 31)
 SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
 
 
@@ -108,8 +109,8 @@ def test_more_clients_or_bits_never_cost_less() -> None:
 
 @pytest.mark.parametrize(
     ("clients", "bits", "advice"),
-    [(0, 8, "at least 1"), (6, 1, "2..24"), (6, 25, "2..24"), (4096, 20, "fewer encryption.bits"),
-     (40_000, 16, "fewer encryption.bits or fewer clients")])
+    [(0, 8, "at least 1"), (6, 1, "2..32"), (6, 33, "2..32"), (2**17, 32, "fewer encryption.bits"),
+     (2**34, 16, "fewer encryption.bits or fewer clients")])
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_impossible_explains_itself(suite: str, clients: int, bits: int, advice: str) -> None:
     with pytest.raises(ImpossibleParameters, match=advice):
@@ -132,6 +133,29 @@ def test_security_is_checked_against_seals_table(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(seal.CoeffModulus, "MaxBitCount", lambda *_: 30)
     with pytest.raises(ImpossibleParameters, match="security"):
         CKKSParameters.for_cohort(64, 16)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("clients", (2, 100, 1000, 10_000))
+def test_the_widest_digit_passes_and_one_more_bit_does_not(suite: str, clients: int) -> None:
+    widest = most_bits(suite, clients)
+    assert choose_parameters(suite, clients, widest).bits == widest
+    assert widest == 32 or clients >= 1000
+    with pytest.raises(ImpossibleParameters):
+        choose_parameters(suite, clients, widest + 1)
+
+
+def test_no_digit_sums_more_clients_than_there_can_be() -> None:
+    with pytest.raises(ImpossibleParameters, match="fewer clients"):
+        most_bits("shared_key", 2**50)
+
+
+@pytest.mark.parametrize(("clients", "bits", "word"), [(2, 31, 4), (2, 32, 8), (100, 25, 4),
+                                                       (100, 26, 8)])
+def test_plaintext_sums_have_words_that_hold_them(clients: int, bits: int, word: int) -> None:
+    parameters = PlaintextParameters(clients, bits)
+    assert parameters.sum_word_bytes == word
+    assert clients * 2 ** (bits - 1) <= 2 ** (8 * word - 1)
 
 
 def test_an_unknown_suite_names_the_known_ones() -> None:

@@ -9,7 +9,7 @@ import tenseal.sealapi as seal
 from encryption.ciphertext import MemoryFile, dump_fresh, load_fresh, seal_context
 from encryption.packing import pack
 from encryption.parameters import CKKSParameters
-from encryption.precision import ERROR_VARIANCE, tail_factor
+from encryption.precision import ERROR_VARIANCE, predicted_deviation, tail_factor
 from encryption.wire import HEADER_BYTES, Kind, Place
 from keyholder.keys import SharedKey
 from keyholder.seal_keys import load_secret
@@ -50,7 +50,8 @@ def _peak(parameters: CKKSParameters, low: int, high: int) -> np.ndarray:
     return parts.reshape(-1)
 
 
-@pytest.mark.parametrize(("clients", "bits"), [(1, 8), (2, 20), (6, 8), (6, 16), (64, 16)])
+@pytest.mark.parametrize(("clients", "bits"), [(1, 8), (2, 20), (6, 8), (6, 16), (64, 16), (2, 32),
+                                               (6, 28), (100, 32)])
 def test_the_largest_coefficient_does_not_wrap_around(clients: int, bits: int) -> None:
     parameters = CKKSParameters.for_cohort(clients, bits)
     peak = _peak(parameters, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -65,7 +66,9 @@ def test_that_coefficient_has_no_room_left() -> None:
     assert np.max(np.abs(_deviations(parameters, [peak] * 6, stretch=1.01))) > 1000
 
 
-@pytest.mark.parametrize(("clients", "bits"), [(1, 8), (6, 8), (6, 16), (64, 8), (64, 16)])
+@pytest.mark.parametrize(("clients", "bits"), [(1, 8), (6, 8), (6, 16), (64, 8), (64, 16), (2, 32),
+                                               (6, 20), (6, 25), (6, 28), (100, 21), (100, 29),
+                                               (100, 32)])
 @pytest.mark.parametrize("kind", ("random", "identical", "signs", "extreme", "constant"))
 def test_noise_is_as_predicted(clients: int, bits: int, kind: str) -> None:
     parameters = CKKSParameters.for_cohort(clients, bits)
@@ -84,7 +87,9 @@ def test_noise_is_as_predicted(clients: int, bits: int, kind: str) -> None:
     noise_alone = math.sqrt(clients * ERROR_VARIANCE * 4096 / 2) / parameters.scale
     assert measured >= 0.93 * noise_alone
     if kind in ("identical", "signs"):
-        assert measured >= 0.9 * predicted
+        # The doubles' part is a bound, reached by no input; wide digits come close to it.
+        assert measured >= 0.9 * predicted_deviation(
+            ring_degree=4096, scale=parameters.scale, clients=clients, magnitude=0)
     assert np.max(np.abs(off)) < 0.6 * parameters.grid_bound(clients)
 
 

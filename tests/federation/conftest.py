@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from flwr.app import Message, RecordDict
 
+from client import policy_file
 from client.session import Session, _bound_run
 from conf.compose import agreed_digest, from_json, to_json
 from conf.schema import Config
@@ -136,10 +137,11 @@ class Clients:
 
 @pytest.fixture
 def clients(tmp_path: Path) -> Callable[..., object]:
-    """clients(config, **node_config) -> context manager of :class:`Clients`."""
+    """clients(config, policy, **node_config) -> context manager of :class:`Clients`. Sites with
+    an epsilon_limit are real ones: they have the default policy, after the lines ``policy``."""
 
     @contextmanager
-    def start(config: Config, **extra: object) -> Iterator[Clients]:
+    def start(config: Config, policy: str = "", **extra: object) -> Iterator[Clients]:
         from client.app import app
         from encryption.parameters import choose_parameters
         from experiments.simulate import _node, prepared
@@ -151,6 +153,10 @@ def clients(tmp_path: Path) -> Callable[..., object]:
         nodes = {name: {**_node(tmp_path, name, config.federation.sites[name]),
                         **{key.replace("_", "-"): value for key, value in extra.items()}}
                  for name in config.federation.partners}
+        if "epsilon_limit" in extra:
+            for node in nodes.values():
+                path = Path(str(node["state-path"])) / policy_file.NAME
+                path.write_text(policy + policy_file.starter(config.federation.customers))
         with LocalGrid(app, nodes, {"config": to_json(config)}, workers=1) as grid:
             yield Clients(grid, config, parameters, nodes, key)
 
@@ -169,3 +175,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
     monkeypatch.setattr(Session, "_values", count)
     return counted
+
+
+@pytest.fixture
+def party(configure, clients, tmp_path: Path) -> Iterator[Callable[..., object]]:  # type: ignore[no-untyped-def]
+    """party(limit, **groups) -> the sessions of a federation, a :class:`site_party.Party`."""
+    from tests.federation.site_party import Party
+
+    with ExitStack() as stack:
+        def make(limit: float | str = 12.0, **groups: dict[str, object]) -> Party:
+            groups.setdefault("strategy", {"quorum": 2, "rounds": 4, "opener": "east"})
+            federation = stack.enter_context(clients(configure(**groups), epsilon_limit=limit))
+            return Party(federation, tmp_path)
+
+        yield make

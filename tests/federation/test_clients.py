@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 from flwr.app import RecordDict
 
+from client import policy_file
 from client.app import _opening, _sessions
+from client.run_notes import parse_note
 from client.session import Session
 from client.site import Site, SiteError
 from client.split import SplitChanged
@@ -62,7 +64,9 @@ def test_what_rounding_left_over_outlives_the_client(configure, clients, tmp_pat
         before = first.read_bytes(), second.read_bytes()
         assert before[0] != before[1]  # the same model, and so the same update, twice
         next(site.glob("replies/*/000000002.blocks")).unlink()
-        next(site.glob("answered/*")).write_text("1")
+        (path,) = site.glob("answered/[0-9a-f]*")
+        note = parse_note(path.read_bytes())
+        path.write_bytes(replace(note, answered=1).packed())  # round 2 begun, and no more
         _sessions.clear()
         parse_train_reply(federation.train("east", 2))
         assert (first.read_bytes(), second.read_bytes()) == before
@@ -87,7 +91,8 @@ def test_the_ledger_stops_a_partner_across_runs(configure, clients, tmp_path: Pa
 
 def test_the_server_does_not_choose_the_delta_of_a_sites_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
     """At a δ of nearly .01 the same noise looks like half the ε."""
-    with clients(configure(privacy={"delta": 9.9e-3}), epsilon_limit=3.0) as federation:
+    with clients(configure(privacy={"delta": 9.9e-3}), "delta = 9.9e-3\n",
+                 epsilon_limit=3.0) as federation:
         assert _refused(federation.train("east", 1)) == "Refused"
         node = federation.nodes["east"]
         assert Site.from_node_config(node).delta == 1e-5
@@ -216,10 +221,10 @@ def test_noise_of_one_configuration_is_not_opened_under_another(configure, clien
         weaker = replace(config, strategy=replace(config.strategy, quorum=2))
         plan = Agreement.of(config).layout("train")
         accumulator = make_accumulator(plan)
-        for partner in ("east", "north"):
+        for partner in ("north", "west"):
             accumulator.fold(parse_train_reply(federation.train(partner, 1)).blocks)
         blocks = accumulator.finish()
-        claim = OpeningClaim(RoundId(RUN, 1), (0, 1), digest(blocks))
+        claim = OpeningClaim(RoundId(RUN, 1), (1, 2), digest(blocks))
         request = layout.OpenRequest(claim, "train", federation.parameters.fingerprint, blocks,
                                      federation.start_digest)
         opener = Session.start(to_json(weaker), Site.from_node_config(federation.nodes["east"]))
@@ -250,11 +255,14 @@ def test_a_site_states_its_own_limit(configure, clients) -> None:  # type: ignor
         for limit in (None, "", 0, -1.0, True, float("inf"), "three"):
             with pytest.raises(SiteError, match="epsilon-limit"):
                 Site.from_node_config({**node, "epsilon-limit": limit})
+        path = Path(str(node["state-path"])) / policy_file.NAME
+        path.write_text(policy_file.starter(federation.config.federation.customers))
         assert Site.from_node_config({**node, "epsilon-limit": 3}).epsilon_limit == 3.0
 
 
 def test_a_run_without_privacy_is_refused_by_a_site_with_a_limit(configure, clients) -> None:  # type: ignore[no-untyped-def]
-    with clients(configure(privacy={"name": "none"}), epsilon_limit=50.0) as federation:
+    with clients(configure(privacy={"name": "none"}), 'privacy = ["none"]\n',
+                 epsilon_limit=50.0) as federation:
         assert _refused(federation.train("east", 1)) == "BudgetExceeded"
 
 

@@ -219,7 +219,10 @@ def test_points_of_a_sweep_are_checked_before_the_first_runs(
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_cleanly_and_mark_the_run_as_killed(
+    number: signal.Signals, code: int, table: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "experiments.cli", "simulate",
                *_overrides(table, "strategy.rounds=5000")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
@@ -230,13 +233,15 @@ def test_ctrl_c_ends_cleanly_and_marks_the_run_as_killed(table: Path, tmp_path: 
             if line.startswith("round 1/5000  "):
                 break
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stderr.read()
-        assert process.wait(60) == 130
+        assert process.wait(60) == code
     assert "Traceback" not in rest and "killed" in rest
-    _, (run,) = _runs(tmp_path)
+    client, (run,) = _runs(tmp_path)
     assert run.info.status == "KILLED"
     assert run.data.metrics["cohort/answered"] == 3
+    steps = [p.step for p in client.get_metric_history(run.info.run_id, "cohort/answered")]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_ctrl_c_ends_any_verb_with_one_line(monkeypatch: pytest.MonkeyPatch,
@@ -247,3 +252,20 @@ def test_ctrl_c_ends_any_verb_with_one_line(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(cli.importlib, "import_module", interrupted)
     assert main(["export", "x", "--key", "y"]) == 130
     assert capsys.readouterr().err.strip() == "veilsum export: stopped"
+
+
+def test_sigterm_counts_once_and_only_while_a_verb_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second one must not cut the end short; a program that calls ``main`` has its own."""
+    def told(name: str) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli.importlib, "import_module", told)
+    assert main(["export", "x", "--key", "y"]) == 143
+    assert capsys.readouterr().err.strip() == "veilsum export: stopped"
+    assert signal.getsignal(signal.SIGTERM) is before

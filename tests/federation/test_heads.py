@@ -24,6 +24,7 @@ from experiments.in_the_open import Case
 from experiments.local_grid import LocalGrid
 from experiments.simulate import simulate
 from keyholder.refusals import OpeningRefused
+from learning.customers import CustomerParts
 from learning.registry import head_mask, make_model, shared_start
 from privacy.noise import NoiseSource
 from strategies import layout
@@ -130,10 +131,10 @@ def test_a_customer_is_clipped_over_shared_part_and_head_together(  # type: igno
         session = Session.start(to_json(federation.config),
                                 Site.from_node_config(federation.nodes["east"]))
         plan = session.agreement.training
-        everyone = session.data.train
+        everyone = session.data.train.whole()
 
         def both(rows: np.ndarray, number: int) -> np.ndarray:
-            data = replace(session.data, train=everyone.take(rows))
+            data = replace(session.data, train=CustomerParts.of(everyone.take(rows)))
             values = replace(session, data=data)._values(
                 "train", shared_start(federation.config), RoundId(RUN, number))
             opened = plan.dequantise(values)["update"]

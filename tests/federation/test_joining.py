@@ -52,6 +52,7 @@ def test_another_division_of_customers_is_known_at_once(  # type: ignore[no-unty
     with clients(configure()) as federation:
         division = {"seed": 5, "holdout_fraction": federation.config.task.holdout_fraction}
         (tmp_path / "state" / "east" / "split.json").write_text(json.dumps(division))
+        (tmp_path / "state" / "east" / "ledger.jsonl").touch()  # as a run's first round leaves it
         assert _joined(federation) == "SplitChanged" and len(_joined(federation, "west")) > 20
 
 
@@ -124,6 +125,37 @@ def test_a_state_folder_that_is_not_there_is_not_made(configure, clients, tmp_pa
         assert not (tmp_path / "staet").exists()
 
 
+def test_a_site_with_a_limit_needs_a_policy_that_knows_it(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong stands in the site's log, and with it the file to write."""
+    with clients(configure(), epsilon_limit=3.5) as federation:
+        path = tmp_path / "state" / "east" / "policy.toml"
+        text = path.read_text()
+        for wrong, said in ((None, "[partners]\nnorth = 600\nsouth = 400"),
+                            (text.replace('"east" =', '"least" ='), "[partners] lacks 'east'"),
+                            ("quorum = 3\n" + text, "quorum: no such key"),
+                            ("least_quorum == 3", "is not TOML")):
+            path.unlink() if wrong is None else path.write_text(wrong)
+            assert _joined(federation) == "SiteError"
+            assert said in caplog.text
+        path.write_text(text)
+        assert len(_joined(federation)) > 20
+        node = {**federation.nodes["east"], "policy-path": str(tmp_path / "none.toml")}
+        with pytest.raises(SiteError, match="this site has no policy"):
+            Site.from_node_config({**node, "epsilon-limit": "unlimited"})
+
+
+def test_a_real_site_without_fitting_data_does_not_join_whatever_the_run_calls_itself(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path) -> None:
+    """A server that says "simulation" would otherwise empty all sites but one."""
+    with clients(configure(), epsilon_limit=3.5) as federation:
+        path = Path(federation.nodes["east"]["data-path"])
+        assert federation.config.federation.name == "local"
+        pl.read_parquet(path).with_columns(
+            pl.col("time").dt.offset_by("7y")).write_parquet(path)
+        assert _joined(federation) == "SiteError"
+
+
 def test_a_site_with_a_limit_takes_no_settings_of_simulations(  # type: ignore[no-untyped-def]
         configure, clients) -> None:
     """Of the k customers of smallest hash, leaving one out lets another in: two change."""
@@ -132,7 +164,8 @@ def test_a_site_with_a_limit_takes_no_settings_of_simulations(  # type: ignore[n
         assert _joined(federation) == "Refused"
         with pytest.raises(InvalidConfig, match=r"task.newcomer_partner: is for simulations"):
             _deployed(federation.config).validate()
-        simulated = replace(Site.from_node_config(federation.nodes["west"]), epsilon_limit=None)
+        simulated = replace(Site.from_node_config(federation.nodes["west"]), epsilon_limit=None,
+                            policy=None)
         assert len(Session.start(to_json(federation.config), simulated).data.train) == 3
 
 

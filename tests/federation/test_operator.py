@@ -42,13 +42,14 @@ class Deployment:
     folder: Path
 
     def run(self, lost: tuple[int, str] | None = None, config: Config | None = None,
-            state: str | None = None) -> RunResult:
+            state: str | None = None, **asked_too: object) -> RunResult:
         """``lost``: (round, partner) whose reply never comes."""
         def fault(message: Message) -> list[Message]:
             return [_as_error(message)] if lost and _of(message, lost[1], lost[0]) else [message]
 
         asked = {"config": to_json(config or self.config),
-                 "state-path": str(self.folder / "operator") if state is None else state}
+                 "state-path": str(self.folder / "operator") if state is None else state,
+                 **{name.replace("_", "-"): value for name, value in asked_too.items()}}
         return read_result(run_server_app(app, FaultyGrid(self.grid, fault), asked))
 
     def spent(self) -> dict[str, int]:
@@ -161,6 +162,43 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
         lines = [json.loads(line) for path in (deployment.folder / "state").glob("*/ledger.jsonl")
                  for line in path.read_text().splitlines()]
         assert len({line["run_id"] for line in lines}) == 1
+
+
+def test_an_operator_that_lost_its_folder_is_stopped_before_anybody_spends_again(deploy) -> None:  # type: ignore[no-untyped-def]
+    """A run that failed before it began had nothing to lose, and is no reason to stop."""
+    with deploy() as deployment:
+        wrong = replace(deployment.config, strategy=replace(
+            deployment.config.strategy, timeout_s=2.0))
+        with pytest.raises(TooFewUpdates):
+            _joined_by_two(deployment, wrong)
+        with pytest.raises(TooFewUpdates, match="2 of at least 3"):
+            deployment.run(lost=(2, "west"))
+        spent = deployment.spent()
+        (deployment.folder / "operator").rename(deployment.folder / "lost")
+        (deployment.folder / "operator").mkdir()
+        with pytest.raises(InvalidConfig, match=r"^state-path: .*begin-anew=true"):
+            deployment.run()
+        assert deployment.spent() == spent
+        with pytest.raises(InvalidConfig, match="begin-anew: must be true or false"):
+            deployment.run(begin_anew="yes")
+        deployment.run(begin_anew=True)
+        runs = {run.info.status for run in _all_runs(deployment.config)}
+        assert runs == {"FINISHED", "FAILED"}
+
+
+def _joined_by_two(deployment: Deployment, config: Config) -> None:
+    state = deployment.folder / "state" / "west"
+    state.rename(deployment.folder / "away")
+    try:
+        deployment.run(config=config)
+    finally:
+        (deployment.folder / "away").rename(state)
+
+
+def _all_runs(config: Config):  # type: ignore[no-untyped-def]
+    client = mlflow.MlflowClient(config.tracking.uri)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    return client.search_runs([experiment.experiment_id])
 
 
 @pytest.mark.parametrize("state", ["operator", "./operator", "absent", "file"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,12 +134,54 @@ def _one_recorded_run(config: Config, other: str) -> None:
                 if r.info.run_id != other]
     steps = [p.step for p in client.get_metric_history(found.info.run_id, "cohort/answered")]
     assert sorted(steps) == list(range(1, ROUNDS + 1))
+    for name in found.data.metrics:
+        steps = [p.step for p in client.get_metric_history(found.info.run_id, name)]
+        assert len(steps) == len(set(steps)), name
     assert found.info.status == "FINISHED" and "error" not in found.data.tags
     assert len(client.search_model_versions(f"run_id = '{found.info.run_id}'")) == 1
     models = client.search_logged_models(
         [experiment.experiment_id], f"source_run_id = '{found.info.run_id}'")
     assert [model.status for model in models] == ["READY"]
     assert [output.model_id for output in found.outputs.model_outputs] == [models[0].model_id]
+
+
+def test_a_damaged_newest_checkpoint_costs_a_round_s_work_and_no_second_record(
+    configure, run, answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(privacy={"name": "none"}, federation={"folder": str(tmp_path / "f")})
+    with monkeypatch.context() as patched:
+        _dies(patched, Recording, "on_round", lambda self, report: report.round == 2, after=True)
+        with pytest.raises(Died):
+            run(config)
+    (place,) = (tmp_path / "f" / "server").iterdir()
+    (place / "round-000002.checkpoint").write_bytes(b"damaged")
+    run(config)
+    assert set(answers.values()) == {ROUNDS, 1}
+    _one_recorded_run(config, "")
+
+
+def test_a_simulation_whose_servers_folder_is_gone_says_that_it_spends_again(
+    configure, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(privacy={"name": "none"}, federation={"folder": str(tmp_path / "f")})
+    with monkeypatch.context() as patched:
+        _dies(patched, Recording, "keep", _after_2, after=True)
+        with pytest.raises(Died):
+            run(config)
+    shutil.rmtree(tmp_path / "f" / "server")
+    capsys.readouterr()
+    result, _ = run(config)
+    said = capsys.readouterr().err
+    assert "privacy is spent a second time" in said
+    assert said.index("a second time") < said.index("connecting partners")
+    client = mlflow.MlflowClient(config.tracking.uri)
+    experiment = client.get_experiment_by_name("veilsum")
+    assert experiment is not None
+    statuses = {r.info.run_id: r.info.status
+                for r in client.search_runs([experiment.experiment_id])}
+    assert statuses.pop(result.mlflow_run_id) == "FINISHED"
+    assert set(statuses.values()) == {"KILLED"} or set(statuses.values()) == {"FAILED"}
 
 
 @pytest.mark.parametrize("place", ["another store", "another sweep"])

@@ -105,3 +105,43 @@ def configuration(source: Random, text: str) -> str:
     if source.random() < 0.1:
         parent[source.choice(("__class__", "_target_", "", "a.b", "0"))] = 1
     return json.dumps(tree)
+
+
+def ledger_line(source: Random, line: bytes) -> bytes:
+    """A line of JSON with one field replaced, added or gone, or another event; or no such line."""
+    if source.random() < 0.15:
+        return source.choice((b"", b"{}", b"[]", b"null", b"1", b'"a"', b"NaN", b"\xff\xfe", b"\0",
+                              b"[" * 100_000, b'{"a":' * 5000, b"9" * 5000, b"1e999", line * 2))
+    fields = json.loads(line)
+    key = source.choice((*fields, "failure", "extra"))
+    if source.random() < 0.2:
+        fields.pop(key, None)
+    else:
+        fields[key] = source.choice((
+            source.choice(HUGE), True, None, "", "\ud800", [], {}, [[1]], -1, 0.5, -0.5,
+            float("nan"), float("inf"), float("-inf"), 1e-300, 1e300, 10**400, "gaussian",
+            "renyi", "a" * 9999))
+    if source.random() < 0.5:
+        fields["event"] = _event(source, 0)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _event(source: Random, depth: int) -> str:
+    """Text of an event, likely of none that can be accounted."""
+    number = source.choice((0.0, 1.0, -1.0, 1e-9, 1e-3, 1e-2, 0.5, 30.0, 1e30, 1e300, 5e-324, 1,
+                            True, "1", None, float("nan"), float("inf"), 10**400, 10**9, []))
+    tree: Any = source.choice((
+        {"kind": "gaussian", "noise_multiplier": number}, {"kind": "nothing"},
+        {"kind": "not_private"},
+        {"kind": "poisson_sampled", "rate": number,
+         "of": {"kind": "gaussian", "noise_multiplier": source.choice((1.0, 1e-3, 1e30, 0.0))}},
+        {"kind": "poisson_sampled", "rate": 0.5, "of": {"kind": "nothing"}},
+        {"kind": "laplace"}, {}, [], 5, None, {"kind": []}))
+    for _ in range(source.choice((0, 0, 1, 3, 9, 400))):
+        tree = source.choice(({"kind": "repeated", "count": number, "of": tree},
+                              {"kind": "repeated", "count": 1000, "of": tree},
+                              {"kind": "all", "of": [tree] * source.choice((0, 1, 2))
+                               if depth < 3 else [tree]}))
+        depth += 1
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return text if source.random() < 0.9 else text[: source.randrange(1 + len(text))]

@@ -7,6 +7,8 @@ It returns whether the input was accepted; every refusal has to be an exception 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +17,14 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
+import dp_accounting as dp
 import numpy as np
 from flwr.app import RecordDict
 from flwr.common.serde import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
 
 from client.model_chain import ModelChain
 from client.reply_store import ReplyStore
+from client.run_notes import Note, parse_note
 from conf.compose import from_json, to_json
 from conf.schema import Config, FederationConfig, InvalidConfig, PrivacyConfig, TaskConfig
 from encryption.accumulator import digest, make_accumulator
@@ -36,6 +40,8 @@ from keyholder.receipts import vouch
 from keyholder.sealer import Sealer
 from keyholder.vault import Kind, Vault, run_hash
 from learning.registry import shared_start
+from privacy.ledger import Ledger
+from privacy.ledger_file import LedgerBroken, Mark
 from strategies import layout as messages
 from strategies.agreement import Agreement
 from strategies.global_model import model_digest
@@ -43,7 +49,7 @@ from strategies.receipts import Receipt
 from tests.fuzz import mutate
 from tests.keyholder import forging
 
-OURS = (Refused, InvalidConfig, KeyFileError)
+OURS = (Refused, InvalidConfig, KeyFileError, LedgerBroken)
 SUITES = ("shared_key", "shared_key_rlwe", "plaintext")
 ROUND = RoundId("5eed", 3)
 Run = Callable[[Random], bool]
@@ -70,6 +76,8 @@ def make(folder: Path) -> Mapping[str, Target]:
     made["sealed model"] = Target(partial(_sealed_model, *_vault()), 2)
     made["configuration"] = Target(_configuration, 2)
     made["stored reply"] = Target(partial(_stored_reply, folder), 4)
+    made["note of a run"] = Target(_note, 3)
+    made["ledger"] = Target(partial(_ledger, folder / "ledger.jsonl"), 8)
     return made
 
 
@@ -109,6 +117,7 @@ class _Federation:
         if source.random() < 0.7:  # with the right checksum, so that what lies inside is read
             content = content[:-32] + hashlib.sha256(content[:-32]).digest()
         path = self._folder / "changed.key"
+        path.touch(0o600)
         path.write_bytes(content)
         make_cipher(SharedKey.load(path), self._parameters)
         return True
@@ -249,3 +258,50 @@ def _stored_reply(folder: Path, source: Random) -> bool:
     path.write_bytes(mutate.changed(source, path.read_bytes()))
     assert store.get(ROUND) == blocks, "other bytes than were stored"
     return True
+
+
+def _note(source: Random) -> bool:
+    real = Note(5, 6, {"ledger.jsonl": Mark(12, "ab" * 32)}, "cd" * 16, (1, 2)).packed()
+    content = mutate.changed(source, real)
+    if source.random() < 0.7:  # with the right check, so that what lies inside is read
+        text = mutate.ledger_line(source, real.partition(b"\n")[2])
+        content = hashlib.sha256(text).hexdigest().encode() + b"\n" + text
+    note = parse_note(content)
+    assert parse_note(note.packed()) == note
+    return True
+
+
+def _ledger(path: Path, source: Random) -> bool:
+    """Lines chained as they should be, of which one holds something else, and damaged files."""
+    path.unlink(missing_ok=True)
+    pure = source.random() < 0.5
+    step = dp.PoissonSampledDpEvent(0.1, dp.GaussianDpEvent(1.0))
+    events = [dp.GaussianDpEvent(10.0), dp.GaussianDpEvent(20.0) if pure else
+              dp.ComposedDpEvent([dp.SelfComposedDpEvent(step, 3), dp.GaussianDpEvent(30.0)])]
+    for number in (1, 2, 3):
+        Ledger(path, None, 1e-5).spend("5eed", number, events[number % 2], failure=1e-9)
+    lines = path.read_bytes().splitlines()
+    at = source.randrange(3)
+    kind = source.random()
+    if kind < 0.6:
+        lines[at] = mutate.ledger_line(source, lines[at])
+    elif kind < 0.8:
+        lines[at] = mutate.changed(source, lines[at])
+    content = b"".join(line + b"\n" for line in (_rechained(lines) if kind < 0.5 else lines))
+    path.write_bytes(mutate.changed(source, content) if kind > 0.8 else content)
+    assert not math.isnan(Ledger(path, 3.0, 1e-5).spent())
+    return True
+
+
+def _rechained(lines: list[bytes]) -> list[bytes]:
+    """Each line naming the one before, where it can be read."""
+    made: list[bytes] = []
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            if made:
+                fields["previous"] = hashlib.sha256(made[-1]).hexdigest()
+            made.append(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+        except (ValueError, TypeError, RecursionError):
+            made.append(line)
+    return made

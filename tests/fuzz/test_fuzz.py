@@ -38,7 +38,7 @@ def test_no_parser_crashes_hangs_or_fails_by_another_name() -> None:
     assert sum(int(cases) for _, cases, _, _ in lines) >= CASES
     assert all(int(accepted) + int(refused) == int(cases)
                for _, cases, accepted, refused in lines)
-    assert len(lines) == 3 * len(SUITES) + 7 + 4
+    assert len(lines) == 3 * len(SUITES) + 7 + 6
     assert all(int(refused) > int(cases) // 2 for _, cases, _, refused in lines)
 
 

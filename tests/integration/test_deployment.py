@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import tomli_w
 
+from client.policy_file import starter
 from conf.compose import to_json
 from conf.schema import Config, FederationConfig, StrategyConfig, TaskConfig, TrackingConfig
 
@@ -114,8 +115,10 @@ def _site(folder: Path, partner: str, key: Path) -> dict[str, str]:
     site = folder / partner
     (site / "state").mkdir(parents=True)
     _purchases(partner).write_csv(site / "purchases.csv", datetime_format="%Y-%m-%dT%H:%M:%S")
+    (site / "federation.key").touch(0o600)
     (site / "federation.key").write_bytes(key.read_bytes())
     (site / "federation.key").chmod(0o600)
+    (site / "state" / "policy.toml").write_text(starter(dict.fromkeys(PARTNERS, 40)))
     return {"partner": partner, "data-path": str(site / "purchases.csv"),
             "key-path": str(site / "federation.key"), "state-path": str(site / "state"),
             "epsilon-limit": 10.0}

@@ -32,7 +32,8 @@ def _updates(kind: str, clients: int, bits: int, size: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize(("clients", "bits"), [(1, 8), (2, 20), (6, 8), (6, 16), (64, 10),
-                                               (64, 16)])
+                                               (64, 16), (2, 32), (6, 22), (6, 29),
+                                               (100, 24), (100, 32)])
 def test_the_sum_is_exact(federate: Callable, suite: str, kind: str, clients: int, bits: int
                           ) -> None:
     one_block = 4096

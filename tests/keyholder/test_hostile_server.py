@@ -179,13 +179,21 @@ def test_a_smaller_set_with_the_constant_adjusted(cohort) -> None:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_message_of_the_servers_own(federate: Callable, suite: str) -> None:
-    """(message, 0) decrypts to the message without any key: only the tags are missing."""
+    """(message, 0) decrypts to the message without any key, so it is refused without one. Without
+    a cipher only the tags are missing."""
     made = federate(suite)
     made.total = made.add([made.seal(made.values(i), i) for i in range(3)])
     digits = np.zeros(made.layout.digits, np.int64)
     digits[made.layout.constant] = 3
     digits[made.layout.partner_map][:3] = 1
-    refused(made, forging.own_message(made.layout, digits, 1), TagMismatch)
+    own = forging.own_message(made.layout, digits, 1)
+    if suite == "plaintext":
+        refused(made, own, TagMismatch)
+        return
+    for blocks in (own, (*made.total[:-1], own[-1])):
+        with pytest.raises(Refused, match="in the clear"):
+            made.open(blocks, (0, 1, 2))
+    assert made.open(made.total, (0, 1, 2)).partners == (0, 1, 2)
 
 
 @pytest.mark.parametrize("suite", ENCRYPTED)
@@ -223,6 +231,45 @@ def test_claims_are_checked_before_the_key_is_used(cohort) -> None:
     with pytest.raises(DigestMismatch):
         opener.open(OpeningClaim(RoundId("5eed", 1), (0, 1, 2), bytes(32)), cohort.total)
     assert cohort.open(cohort.total, (0, 1, 2)).partners == (0, 1, 2)  # none of it retired the key
+
+
+MALFORMED = {
+    "no blocks": lambda made: (),
+    "a block too few": lambda made: made.total[1:],
+    "a block too many": lambda made: (*made.total, made.total[0]),
+    "nothing in a block": lambda made: (b"", *made.total[1:]),
+    "another kind": lambda made: made.updates[0],
+    "another round": lambda made: made.relabel(made.total, round=2),
+    "a client's": lambda made: made.relabel(made.total, client=1),
+    "another place": lambda made: (made.total[1], made.total[0], *made.total[2:]),
+    "another count": lambda made: made.relabel(made.total, count=99),
+    "another version": lambda made: tuple(
+        block[:4] + b"\x09" + block[5:] for block in made.total),
+    "other parameters": lambda made: tuple(
+        block[:8] + bytes(16) + block[24:] for block in made.total),
+    "damaged": lambda made: (made.total[0][:-1] + bytes([made.total[0][-1] ^ 1]),
+                             *made.total[1:]),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_what_no_key_could_open_costs_no_key(cohort, kind: str) -> None:
+    """A digest that fits the blocks, and the claim of the round: all is well but the blocks."""
+    for _ in range(3):
+        with pytest.raises(Refused):
+            cohort.open(MALFORMED[kind](cohort), (0, 1, 2))
+    assert cohort.open(cohort.total, (0, 1, 2)).partners == (0, 1, 2)
+
+
+def test_a_residue_that_is_none_costs_no_key(federate: Callable) -> None:
+    made = federate("shared_key")
+    made.total = made.add([made.seal(made.values(i), i) for i in range(3)])
+    block = made.total[0]
+    forged = forging.relabel(made.parameters, block[:HEADER_BYTES] + b"\xff" * (
+        len(block) - HEADER_BYTES))
+    with pytest.raises(Refused, match="residue"):
+        made.open((forged, *made.total[1:]), (0, 1, 2))
+    assert made.open(made.total, (0, 1, 2)).partners == (0, 1, 2)
 
 
 def test_a_second_sum_of_a_round_is_refused_for_ever(cohort) -> None:

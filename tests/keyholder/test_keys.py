@@ -49,6 +49,34 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         SharedKey.load(tmp_path)
 
 
+@pytest.mark.parametrize("mode", (0o644, 0o640, 0o604, 0o620, 0o660, 0o601, 0o700 | 0o010))
+def test_a_key_that_others_can_use_is_refused_with_the_cure(
+        key: SharedKey, tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "k"
+    key.save(path)
+    path.chmod(mode)
+    with pytest.raises(KeyFileError, match=f"chmod 600 {path}"):
+        SharedKey.load(path)
+    path.chmod(0o400)
+    assert SharedKey.load(path).key_id == key.key_id
+
+
+def test_a_key_of_somebody_else_is_refused_with_the_cure(
+        key: SharedKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner can read it, and put another in its place; root can both anyway."""
+    key.save(tmp_path / "k")
+    owner = (tmp_path / "k").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    stated = os.fstat
+
+    def of_user(descriptor: int) -> os.stat_result:
+        return os.stat_result((*tuple(stated(descriptor))[:4], 7, *tuple(stated(descriptor))[5:]))
+
+    monkeypatch.setattr(os, "fstat", of_user)
+    with pytest.raises(KeyFileError, match=f"chown {owner + 1} "):
+        SharedKey.load(tmp_path / "k")
+
+
 def test_every_truncation_and_bit_flip_is_refused(key: SharedKey, tmp_path: Path) -> None:
     key.save(tmp_path / "k")
     whole = (tmp_path / "k").read_bytes()
@@ -56,6 +84,7 @@ def test_every_truncation_and_bit_flip_is_refused(key: SharedKey, tmp_path: Path
     for place in (0, 7, 8, 40, 73, len(whole) // 2, len(whole) - 1):
         damaged.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     damaged.append(whole + b"\0")
+    (tmp_path / "d").touch(0o600)
     for content in damaged:
         (tmp_path / "d").write_bytes(content)
         with pytest.raises(KeyFileError, match="copy the federation's key") as caught:

@@ -28,7 +28,8 @@ def _slowly(digits: np.ndarray) -> tuple[int, ...]:
         for tag in range(3))
 
 
-@pytest.mark.parametrize("largest", (1, 2**15, 2**17, 2**17 + 1, 2**30, 2**31))
+@pytest.mark.parametrize("largest", (1, 2**15, 2**17, 2**17 + 1, 2**30, 2**31, 2**33 + 1, 2**48,
+                                     2**60))
 @pytest.mark.parametrize("size", (1, 8192, 10_000, 24 * 8192 + 5))
 def test_arithmetic_is_exact(largest: int, size: int) -> None:
     random = np.random.default_rng(size)
@@ -38,7 +39,7 @@ def test_arithmetic_is_exact(largest: int, size: int) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from((8, 10, 16, 20)))
+@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from((8, 10, 16, 20, 25, 31, 32)))
 def test_the_sum_of_tags_is_the_tag_of_the_sum(seed: int, clients: int, bits: int) -> None:
     layout = ControlLayout(50, 6, choose_parameters("plaintext", 6, bits))
     half = 2 ** (bits - 1)

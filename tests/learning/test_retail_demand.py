@@ -71,6 +71,16 @@ def test_nothing_of_the_week_is_seen() -> None:
     assert (one.units != two.units).any()
 
 
+def test_money_that_the_task_does_not_list_changes_nothing() -> None:
+    """So that a site's policy may forbid the column."""
+    assert "value" not in RetailDemand.columns
+    whole = events()
+    one, two = (week_at(replace(whole, value=value), DAY, 3)
+                for value in (whole.value, 1e6 * whole.value[::-1]))
+    for name in ("features", "history", "units", "mean_units", "present"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
 def test_leaving_one_customer_out_changes_no_other() -> None:
     whole = events()
     rows = whole.customer != 0
@@ -96,13 +106,14 @@ def test_every_customer_has_every_week_and_goals_are_what_the_mean_leaves_open(
 ) -> None:
     made = RetailDemand(demand, 0)
     data = made.load(made.split_by_partner(tmp_path / "events")["west"])
-    for part in (data.validation, data.test, data.heldout):
+    for part in (split.whole() for split in (data.validation, data.test, data.heldout)):
         assert part.targets.shape[1:] == (4, len(CATEGORIES)) and part.mask.all() and len(part)
-    assert data.train.features.shape[2] == made.shape.size
+    assert data.train.whole().features.shape[2] == made.shape.size
     assert made.shape.per_output == len(HABITS)
-    np.testing.assert_allclose(data.test.goals, data.test.targets - data.test.naive)
+    test = data.test.whole()
+    np.testing.assert_allclose(test.goals, test.targets - test.naive)
     # The weeks of the test begin where those of validation end.
-    weeks = made.metric.statistics(data.test.naive, data.test)
+    weeks = made.metric.statistics(test.naive, test)
     assert weeks.shape == (len(data.test), 4 * len(CATEGORIES) + 1)
 
 

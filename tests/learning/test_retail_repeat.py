@@ -11,7 +11,7 @@ import pytest
 from conf.schema import InvalidConfig, TaskConfig
 from experiments.in_the_open import composed
 from learning.customers import Customers
-from learning.features import BOUND, HISTORY_FEATURES, Events, snapshot_at
+from learning.features import BOUND, HISTORY_FEATURES, Events, Snapshot, snapshot_at
 from learning.holdout import first_by_hash, held_out
 from learning.registry import load_partner
 from learning.retail_repeat import MAX_EXAMPLES, RetailRepeat, day_number, pack
@@ -30,6 +30,13 @@ def events(rows: int = 3000, customers: int = 12, seed: int = 0) -> Events:
         random.integers(1, 5, rows).astype(np.float32), random.random(rows).astype(np.float32))
 
 
+def features(snapshot: Snapshot) -> np.ndarray:
+    """(n, c, f) of all pairs."""
+    shape = snapshot.asked.shape
+    customer, category = (index.ravel() for index in np.indices(shape))
+    return snapshot.features(customer, category).reshape(*shape, -1)
+
+
 def test_features_do_not_look_past_the_snapshot() -> None:
     whole = events()
     past = whole.between(0, DAY)
@@ -38,7 +45,8 @@ def test_features_do_not_look_past_the_snapshot() -> None:
         np.concatenate([getattr(past, name), getattr(later, name)])
         for name in ("customer", "category", "day", "quantity", "value")))
     first, second = (snapshot_at(source, DAY, CONFIG, True) for source in (whole, other_future))
-    for name in ("features", "naive", "asked", "present"):
+    np.testing.assert_array_equal(features(first), features(second))
+    for name in ("naive", "asked", "present"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert (first.targets != second.targets).any()
 
@@ -51,7 +59,7 @@ def test_weeks_by_hand() -> None:
     one = np.ones(5, np.float32)
     at = snapshot_at(Events(("x",), np.zeros(5, np.int64), category, day, one, one), DAY, CONFIG,
                      history=True)
-    weeks = at.features[0, :, -2 * WEEKS:].reshape(3, WEEKS, 2)
+    weeks = features(at)[0, :, -2 * WEEKS:].reshape(3, WEEKS, 2)
     bought, came = np.zeros(WEEKS), np.zeros(WEEKS)
     bought[-2:], came[[0, -2, -1]] = [1, 2], [1, 1, 2]
     np.testing.assert_array_equal(weeks[1, :, 0], bought)
@@ -63,9 +71,9 @@ def test_features_see_only_the_history_window() -> None:
     whole = events()
     window = whole.between(DAY - CONFIG.history_days, DAY + CONFIG.horizon_days)
     first, second = (snapshot_at(source, DAY, CONFIG, True) for source in (whole, window))
-    bare = snapshot_at(whole, DAY, CONFIG).features
-    np.testing.assert_array_equal(bare, first.features[..., :bare.shape[-1]])
-    np.testing.assert_array_equal(first.features, second.features)
+    bare = features(snapshot_at(whole, DAY, CONFIG))
+    np.testing.assert_array_equal(bare, features(first)[..., :bare.shape[-1]])
+    np.testing.assert_array_equal(features(first), features(second))
     np.testing.assert_array_equal(first.targets, second.targets)
 
 
@@ -87,8 +95,8 @@ def test_hostile_values_stay_within_the_bounds(hostile: float) -> None:
     bad = replace(base, quantity=np.full_like(base.quantity, hostile),
                   value=np.full_like(base.value, hostile))
     with np.errstate(all="ignore"):
-        features = snapshot_at(bad, DAY, CONFIG, True).features
-    assert np.isfinite(features).all() and np.abs(features).max() <= BOUND
+        made = features(snapshot_at(bad, DAY, CONFIG, True))
+    assert np.isfinite(made).all() and np.abs(made).max() <= BOUND
 
 
 def test_a_repeated_customer_is_one_row_and_examples_are_capped() -> None:
@@ -131,18 +139,19 @@ def test_a_newcomer_keeps_its_test_customers(task: TaskConfig, tmp_path: Path) -
     cut = replace(task, newcomer_partner="south", newcomer_customers=5)
     few = RetailRepeat(cut, 0).load(files["south"])
     assert len(few.train) <= 5 < len(full.train)
-    assert _rows(few.train) <= _rows(full.train)
+    assert _rows(few.train.whole()) <= _rows(full.train.whole())
     for part in ("test", "heldout"):
-        np.testing.assert_array_equal(getattr(few, part).features, getattr(full, part).features)
+        one, two = (getattr(data, part).whole() for data in (few, full))
+        np.testing.assert_array_equal(one.features, two.features)
     other = RetailRepeat(cut, 0).load(files["north"])
     assert len(other.train) == len(RetailRepeat(task, 0).load(files["north"]).train)
-    assert not _rows(full.heldout) & _rows(full.test)
+    assert not _rows(full.heldout.whole()) & _rows(full.test.whole())
 
 
 def test_the_seed_changes_who_is_held_out(task: TaskConfig, tmp_path: Path) -> None:
     path = RetailRepeat(task, 0).split_by_partner(tmp_path)["west"]
-    assert _rows(RetailRepeat(task, 0).load(path).heldout) != _rows(
-        RetailRepeat(task, 1).load(path).heldout)
+    assert _rows(RetailRepeat(task, 0).load(path).heldout.whole()) != _rows(
+        RetailRepeat(task, 1).load(path).heldout.whole())
 
 
 @pytest.mark.parametrize(("change", "key"), [
@@ -173,8 +182,8 @@ def test_bundled_data_is_six_partners_and_described_without_data(tmp_path: Path)
     assert set(about) == {"name", "source", "digest", "partners", "features"}
     data = load_partner(config, files["area_1"])
     assert 400 < len(data.train) < 800 and len(data.heldout) > 50
-    assert (np.diff(data.train.mask.sum(1)) >= 0).all(), "needless padding (fewest_first)"
+    assert (np.diff(data.train.whole().mask.sum(1)) >= 0).all(), "needless padding (fewest_first)"
     width = len(HISTORY_FEATURES) + len(config.task.categories)
-    assert data.train.features.shape[2] == width == len(task.feature_names)
-    spread = data.train.features[data.train.mask][:, :len(HISTORY_FEATURES)]
+    assert data.train.whole().features.shape[2] == width == len(task.feature_names)
+    spread = data.train.whole().features[data.train.whole().mask][:, :len(HISTORY_FEATURES)]
     assert np.abs(spread.mean(0)).max() < 0.7 and spread.std(0).max() < 1.3

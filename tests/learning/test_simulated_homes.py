@@ -160,6 +160,6 @@ def test_the_command_says_what_is_wrong(argv: list[str], capsys: pytest.CaptureF
 def test_a_file_of_simulated_homes_reads_back(
         tmp_path: Path, fitted: tuple[Mapping[str, Sequence[Home]], Generator]) -> None:
     frame = fitted[1].readings(100, seed=0).filter(pl.col("partner") == PARTNERS[-1])
-    found = list(homes(frame.lazy()))
+    found = list(homes(frame))
     assert [len(home) for home in found] == [DAYS] * len(found)
     assert all(np.isfinite(home.load_kwh).all() for home in found)

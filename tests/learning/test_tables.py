@@ -212,8 +212,8 @@ def test_other_spellings_of_the_same_table(
     same = RetailRepeat(replace(task, path=str(other)), 0)
     first, second = (made.load(made.split_by_partner(tmp_path / name)["west"])
                      for made, name in ((expected, "a"), (same, "b")))
-    assert (first.train.features == second.train.features).all()
-    assert (first.test.targets == second.test.targets).all()
+    assert (first.train.whole().features == second.train.whole().features).all()
+    assert (first.test.whole().targets == second.test.whole().targets).all()
 
 
 def test_a_site_holds_one_partner(task: TaskConfig, table: Path, tmp_path: Path) -> None:

@@ -52,36 +52,37 @@ def test_splits_follow_each_homes_own_time(write: Write) -> None:
     n = len(data.train)
     assert n == len(data.validation) == len(data.test) and n + len(data.heldout) == 12
     assert 0 < len(data.heldout) < 12
-    for part in (data.train, data.validation, data.test, data.heldout):
+    for split in (data.train, data.validation, data.test, data.heldout):
+        part = split.whole()
         assert part.features.shape[1:] == (part.mask.shape[1], SHAPE.size)
         assert part.targets.shape[2] == HOURS
-    parts = [rows(part) for part in (data.train, data.validation, data.test, data.heldout)]
+    parts = [rows(part.whole()) for part in (data.train, data.validation, data.test, data.heldout)]
     assert len(set.union(*parts)) == sum(map(len, parts))
     days = 84 - 7
-    assert data.train.mask.sum(1).tolist() == [63 - 7] * n
+    assert data.train.whole().mask.sum(1).tolist() == [63 - 7] * n
     assert len(set.union(*parts[:3])) == n * days
 
 
 def test_without_a_history_the_other_features_are_the_same(write: Write) -> None:
     path = write(NORTH)
     whole, bare = load(path), load(path, history=False, holdout_partners=[])
-    assert bare.train.features.shape[2] == SHAPE.outputs * SHAPE.per_output
-    np.testing.assert_array_equal(bare.train.features,
-                                  whole.train.features[..., :bare.train.features.shape[2]])
+    assert bare.train.whole().features.shape[2] == SHAPE.outputs * SHAPE.per_output
+    plain = bare.train.whole().features
+    np.testing.assert_array_equal(plain, whole.train.whole().features[..., :plain.shape[2]])
 
 
 def test_one_home_more_moves_no_other(write: Write) -> None:
     some = NORTH.filter(pl.col("customer") != "north-3")
     whole, less = load(write(NORTH)), load(write(some))
     for name in ("train", "validation", "test", "heldout"):
-        assert rows(getattr(less, name)) <= rows(getattr(whole, name))
+        assert rows(getattr(less, name).whole()) <= rows(getattr(whole, name).whole())
 
 
 def test_only_named_partners_hold_homes_out(write: Write) -> None:
     path = write(NORTH)
     assert len(load(path, holdout_partners=["south"]).heldout) == 0
     assert len(load(path, holdout_partners=["north"]).heldout) > 0
-    assert load(path, holdout_partners=["south"]).heldout.features.shape[2] == (
+    assert load(path, holdout_partners=["south"]).heldout.whole().features.shape[2] == (
         SHAPE.size)
 
 
@@ -96,36 +97,38 @@ def test_where_nothing_is_said_small_fetched_utilities_hold_nobody_out() -> None
 
 def test_the_seed_decides_who_is_held_out(write: Write) -> None:
     path = write(NORTH)
-    assert rows(load(path, 0).heldout) != rows(load(path, 1).heldout)
+    assert rows(load(path, 0).heldout.whole()) != rows(load(path, 1).heldout.whole())
 
 
 def test_a_newcomer_knows_nothing_from_before(write: Write) -> None:
     settings = {"newcomer_partner": "north", "newcomer_customers": 3, "newcomer_days": 21}
     few, full = load(write(NORTH), **settings), load(write(NORTH))
-    assert few.train.mask.sum(1).tolist() == [21 - 7] * 3
-    assert rows(few.train) <= rows(full.train) and rows(few.test) == rows(full.test)
+    assert few.train.whole().mask.sum(1).tolist() == [21 - 7] * 3
+    assert rows(few.train.whole()) <= rows(full.train.whole())
+    assert rows(few.test.whole()) == rows(full.test.whole())
     first = pl.col("time").min().over("customer") + pl.duration(days=63 - 21)
     other = NORTH.with_columns(
         load_kwh=pl.when(pl.col("time") < first).then(9.0).otherwise(pl.col("load_kwh")))
     changed = load(write(other), **settings)
-    np.testing.assert_array_equal(few.train.features, changed.train.features)
-    np.testing.assert_array_equal(few.train.goals, changed.train.goals)
+    np.testing.assert_array_equal(few.train.whole().features, changed.train.whole().features)
+    np.testing.assert_array_equal(few.train.whole().goals, changed.train.whole().goals)
 
 
 def test_long_histories_are_thinned_evenly(write: Write) -> None:
     data = load(write(readings(("north",), homes=2, days=400)), holdout_partners=["south"])
-    assert data.train.mask.sum(1).tolist() == [MAX_DAYS] * 2
+    assert data.train.whole().mask.sum(1).tolist() == [MAX_DAYS] * 2
 
 
 def test_the_naive_rule_is_a_model_that_says_nothing(write: Write) -> None:
     config = Config(task=TaskConfig(name="utility_load"))
     data = load(write(NORTH), history=False)
     model = make_model(config)
-    np.testing.assert_allclose(scores(model, data.test), data.test.naive, atol=1e-6)
+    test = data.test.whole()
+    np.testing.assert_allclose(scores(model, test), test.naive, atol=1e-6)
     metric, loss = UtilityLoad.metric, UtilityLoad.loss
-    by_hand = np.abs(data.test.naive - data.test.targets).mean((1, 2)).mean()
-    assert exact(metric, [(data.test, data.test.naive)]) == pytest.approx(by_hand, rel=1e-5)
-    gradients = np.concatenate(list(customer_gradients(model, data.train, loss)))
+    by_hand = np.abs(test.naive - test.targets).mean((1, 2)).mean()
+    assert exact(metric, [(test, test.naive)]) == pytest.approx(by_hand, rel=1e-5)
+    gradients = np.concatenate(list(customer_gradients(model, data.train.whole(), loss)))
     assert np.isfinite(gradients).all() and gradients.any(axis=1).all()
 
 
@@ -135,7 +138,7 @@ def test_a_file_is_read_once_and_shared_read_only(write: Write) -> None:
     data = load_partner(config, path)
     assert load_partner(config, path) is data
     with pytest.raises(ValueError, match="read-only"):
-        data.train.goals[0] = 1
+        data.train.whole().goals[0] = 1
 
 
 @pytest.mark.parametrize(("settings", "key"), [

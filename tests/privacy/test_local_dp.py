@@ -3,31 +3,27 @@
 import copy
 import math
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
 from scipy.stats import binomtest, chi2, norm
 from torch import nn
 from torch.nn import functional as F
 
 from conf.schema import ModelConfig
 from learning.customers import Customers, InputShape
-from learning.losses import Huber
+from learning.losses import CrossEntropy, Huber, Loss
 from learning.models import build_model
 from learning.training import customer_gradients
-from privacy import local_dp, noise
+from privacy import noise
 from privacy.clipping import clip_and_sum
-from privacy.local_dp import customer_losses, dp_sgd
+from privacy.local_dp import Gradients, Sample, dp_sgd
 from privacy.local_grid import NoiseGrid
 
 RARE = 1e-9
-
-
-def cross_entropy(outputs: torch.Tensor, goals: torch.Tensor) -> torch.Tensor:
-    return F.binary_cross_entropy_with_logits(outputs, goals, reduction="none")
 
 
 class Mlp(nn.Module):
@@ -36,7 +32,7 @@ class Mlp(nn.Module):
         self.inner, self.outer = nn.Linear(features, hidden), nn.Linear(hidden, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.outer(torch.tanh(self.inner(features))).squeeze(-1)
+        return self.outer(torch.tanh(self.inner(features)))
 
 
 class Linear(nn.Module):
@@ -45,7 +41,7 @@ class Linear(nn.Module):
         self.layer = nn.Linear(features, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layer(features).squeeze(-1)
+        return self.layer(features)
 
 
 def customers(n: int, e: int = 5, f: int = 4, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
@@ -59,7 +55,23 @@ def train(model: nn.Module, data: tuple[NDArray, NDArray, NDArray],
           **overrides: float) -> NDArray[np.float64]:
     options: dict = {"steps": 1, "sample_rate": 1.0, "noise_multiplier": 0.0, "clip_norm": 1.0,
                      "learning_rate": 1.0, "expected_customers": 10} | overrides
-    return dp_sgd(model, cross_entropy, *data, **options)
+    return dp_sgd(model, gradients_of(data), **options)
+
+
+def gradients_of(data: tuple[NDArray, NDArray, NDArray], loss: Loss = CrossEntropy(),  # noqa: B008
+                 sizes: list[int] | None = None) -> Gradients:
+    """Rows as a site computes them; ``sizes`` hears how many customers a step drew."""
+    features, goals, mask = data
+    goals = goals if goals.ndim == 3 else goals[..., None]
+    everybody = Customers(features, goals, mask, np.zeros_like(goals))
+
+    def gradients(model: nn.Module, sample: Sample) -> Iterator[NDArray[np.float32]]:
+        chosen = np.flatnonzero(sample(len(everybody)))
+        if sizes is not None:
+            sizes.append(len(chosen))
+        yield from customer_gradients(model, everybody.take(chosen), loss)
+
+    return gradients
 
 
 def loop_gradients(model: nn.Module, data: tuple[NDArray, NDArray, NDArray]) -> NDArray:
@@ -68,7 +80,7 @@ def loop_gradients(model: nn.Module, data: tuple[NDArray, NDArray, NDArray]) -> 
     for x, y, m in zip(*(torch.from_numpy(array) for array in data), strict=True):
         alone = copy.deepcopy(model)
         if m.any():
-            F.binary_cross_entropy_with_logits(alone(x[m]), y[m]).backward()
+            F.binary_cross_entropy_with_logits(alone(x[m])[..., 0], y[m]).backward()
         rows.append(np.concatenate([
             np.zeros(p.numel()) if p.grad is None else p.grad.numpy().ravel()
             for p in alone.parameters()]))
@@ -79,12 +91,8 @@ def loop_gradients(model: nn.Module, data: tuple[NDArray, NDArray, NDArray]) -> 
 def test_one_sample_is_one_customer(make: type[nn.Module]) -> None:
     model, data = make(), customers(7)
     data[2][3] = False
-    wrapped = GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
-    features = torch.from_numpy(data[0]).requires_grad_()
-    goals, mask = map(torch.from_numpy, data[1:])
-    customer_losses(wrapped, cross_entropy, features, goals, mask).sum().backward()
-    samples = np.concatenate([p.grad_sample.flatten(1).numpy() for p in wrapped.parameters()], 1)
-    assert np.allclose(samples, loop_gradients(model, data), atol=1e-6)
+    rows = list(gradients_of(data)(model, lambda n: np.ones(n, np.bool_)))
+    assert np.allclose(np.concatenate(rows), loop_gradients(model, data), atol=1e-6)
 
 
 @pytest.mark.parametrize("series", [1, 3])
@@ -95,7 +103,7 @@ def test_a_model_of_several_outputs(name: str, series: int) -> None:
     model = build_model(ModelConfig(name, 4), shape, 1)
     features, _, mask = customers(7, f=shape.size)
     goals = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
-    step = dp_sgd(model, loss, features, goals, mask, steps=1, sample_rate=1.0,
+    step = dp_sgd(model, gradients_of((features, goals, mask), loss), steps=1, sample_rate=1.0,
                   noise_multiplier=0.0, clip_norm=0.3, learning_rate=1.0, expected_customers=7)
     data = Customers(features, goals, mask, np.zeros_like(goals))
     (rows,) = customer_gradients(model, data, loss)
@@ -167,14 +175,13 @@ def test_noise_and_sampling_do_not_follow_any_seed() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.04, 0.16, 0.5])
-def test_the_sampling_rate_is_exact(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+def test_the_sampling_rate_is_exact(rate: float) -> None:
     """Not 1/ceil(n/b): for rate .16 that would be 1/7."""
     taken: list[int] = []
-    monkeypatch.setattr(
-        local_dp, "_step", lambda module, optimiser, loss, x, y, m: taken.append(len(x)))
     n, steps = 1000, 60
-    train(Linear(), (np.zeros((n, 1, 4), np.float32), np.zeros((n, 1), np.float32),
-                     np.ones((n, 1), bool)), sample_rate=rate, steps=steps)
+    nobody = (np.zeros((n, 1, 4), np.float32), np.zeros((n, 1), np.float32), np.ones((n, 1), bool))
+    dp_sgd(Linear(), gradients_of(nobody, sizes=taken), steps=steps, sample_rate=rate,
+           noise_multiplier=0.0, clip_norm=1.0, learning_rate=1.0, expected_customers=10)
     assert len(taken) == steps and len(set(taken)) > 1
     assert binomtest(sum(taken), n * steps, rate).pvalue > RARE
 

@@ -64,7 +64,8 @@ def test_a_finished_run_holds_everything_and_its_model_loads(config: Config,
     assert run.data.tags["sweep"] == "s1"
     assert run.data.params["privacy.epsilon"] == "3.0"
     assert run.inputs.dataset_inputs[0].dataset.digest == "0.1.0"
-    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"figures", "result.md"}
+    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {
+        "figures", "result.md", "settings.json"}
 
     uri = client.get_model_version(registered_name(config), "1").source
     loaded = mlflow.pytorch.load_model(uri)
@@ -118,6 +119,7 @@ def test_a_store_that_does_not_take_the_model_ends_the_run(
 
     with (pytest.raises(TrackingFailed, match=r"did not take the model \(OSError\); check the"),
           RunTracker.start(config, dataset=DATASET) as tracker, monkeypatch.context() as broken):
+        tracker.ready()
         broken.setattr(MlflowClient, "log_artifact", _refuse)
         tracker.record_sealed(b"bytes")
     _, run = read(config, tracker)

@@ -8,7 +8,7 @@ independent by coordinate, so guesses are independent. A right mechanism crosses
 epsilon once in 10^6 runs; each seeded bug crosses it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -18,9 +18,12 @@ from scipy.stats import beta, norm
 from torch import nn
 
 from conf.schema import PrivacyConfig
+from learning.customers import Customers
+from learning.losses import CrossEntropy
+from learning.training import customer_gradients
 from privacy.accounting import gaussian_epsilon, gaussian_mu
 from privacy.clipping import clip_and_sum
-from privacy.local_dp import dp_sgd
+from privacy.local_dp import Sample, dp_sgd
 from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
 from privacy.regions import MetricSums
@@ -182,11 +185,7 @@ class Slope(nn.Module):
         nn.init.zeros_(self.weight.weight)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.weight(features).squeeze(-1)
-
-
-def cross_entropy(outputs: torch.Tensor, goals: torch.Tensor) -> torch.Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(outputs, goals, reduction="none")
+        return self.weight(features)
 
 
 @pytest.mark.parametrize(("fraction", "caught"), [(1.0, False), (0.3, True)])
@@ -197,9 +196,15 @@ def test_local_training_is_as_private_as_it_says(fraction: float, caught: bool) 
     inside = np.random.default_rng().random(size) < 0.5
     features = (10 * np.eye(size, dtype=np.float32))[inside][:, None, :]
     count = len(features)
+    ones = np.ones((count, 1, 1), np.float32)
+    everybody = Customers(features, ones, ones[..., 0] > 0, ones)
+
+    def gradients(model: nn.Module, sample: Sample) -> Iterator[NDArray[np.float32]]:
+        return customer_gradients(model, everybody.take(np.flatnonzero(sample(count))),
+                                  CrossEntropy())
+
     change = dp_sgd(
-        Slope(), cross_entropy, features, np.ones((count, 1), np.float32),
-        np.ones((count, 1), bool),
-        steps=steps, sample_rate=1.0, noise_multiplier=fraction * sigma, clip_norm=1.0,
-        learning_rate=1e-3, expected_customers=size)
+        Slope(), gradients, steps=steps, sample_rate=1.0,
+        noise_multiplier=fraction * sigma, clip_norm=1.0, learning_rate=1e-3,
+        expected_customers=size)
     assert (epsilon_shown(change, inside) > epsilon) == caught

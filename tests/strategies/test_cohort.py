@@ -226,6 +226,31 @@ def test_a_client_that_always_crashes_is_not_asked_for_ever(switchboard) -> None
     assert "path" not in str(e.value)
 
 
+def test_joining_ends_at_once_where_all_that_are_missing_refuse(switchboard) -> None:  # type: ignore[no-untyped-def]
+    grid = switchboard(north={}, south={}, west={"lost": "1"})
+    began = time.monotonic()
+    with pytest.raises(TooFewUpdates, match=r"partner refused: SiteError; missing: west") as caught:
+        _join(grid, timeout_s=60.0)
+    assert time.monotonic() - began < 20 and "Start the missing" not in str(caught.value)
+    began = time.monotonic()
+    assert set(_join(grid, quorum=2, timeout_s=60.0).nodes) == {"north", "south"}
+    assert time.monotonic() - began < 20
+
+
+def test_joining_waits_for_whoever_may_still_come(switchboard) -> None:  # type: ignore[no-untyped-def]
+    """One that is missing has not refused; a stranger's refusal is nobody's."""
+    grid = switchboard(north={}, south={"lost": "1"}, west={}, thief={"partner": "west",
+                                                                      "key": "k2"})
+    grid.gone = {"west", "thief"}
+    with pytest.raises(TooFewUpdates, match=r"1 of at least 3 .*missing: south, west.*Start the"):
+        _join(grid, timeout_s=3.0)
+    grid = switchboard(north={}, south={}, west={}, stranger={"partner": "elsewhere"})
+    grid.gone = {"west"}
+    timer = threading.Timer(2.0, grid.gone.clear)
+    timer.start()
+    assert set(_join(grid, timeout_s=30.0).nodes) == set(PARTNERS)
+
+
 def test_a_refusal_is_final(switchboard) -> None:  # type: ignore[no-untyped-def]
     grid = switchboard(north={}, south={}, west={"refuses": "1"})
     cohort = _join(grid)

@@ -21,7 +21,7 @@ from conf.schema import (
     StrategyConfig,
     TaskConfig,
 )
-from learning.customers import Customers, InputShape, PartnerData
+from learning.customers import CustomerParts, Customers, InputShape, PartnerData
 from learning.losses import CrossEntropy, Loss
 from learning.metrics import Metric
 from learning.retail_repeat import RetailRepeat
@@ -51,7 +51,7 @@ class Workload:
         """The file holds a client's number."""
         random = np.random.default_rng(int(path.read_text()))
         train, validation = (_customers(random) for _ in range(2))
-        return PartnerData(train, validation, validation, validation)
+        return PartnerData(*map(CustomerParts.of, (train, *[validation] * 3)))
 
 
 def _customers(random: np.random.Generator) -> Customers:
