@@ -193,7 +193,7 @@ IMPOSSIBLE = (
     (1000, 3, "privacy.epsilon=0.02", "strategy.rounds=100000"),
     (10**6, 3, "privacy.epsilon=0.1", "strategy.rounds=1000", "model=mlp", "model.hidden=4096"),
     (10, 2, "privacy=local_dp", "model=mlp", "model.hidden=4096", "privacy.epsilon=0.1"),
-    (4 * 10**6, 100, "privacy.epsilon=0.3", "strategy.rounds=300", "model=mlp",
+    (4 * 10**6, 3, "privacy.epsilon=0.1", "strategy.rounds=300", "model=mlp",
      "model.hidden=4096"),
 )
 
