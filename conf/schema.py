@@ -26,8 +26,9 @@ class InvalidConfig(ValueError):
 
 MOST_BITS = 32
 """Of a value's width: it travels as a signed 32-bit word at most."""
-MOST_CUSTOMERS = 10_000_000
-"""Of one partner. A larger estimate is a slip, or made to overflow something."""
+MOST_CUSTOMERS = 4_000_000
+"""Of one partner: sums of so many clipped rows are exact (``privacy.clipping``), and every plan has
+room for them. A larger estimate is a slip, or made to overflow something."""
 
 
 def _require(condition: bool, key: str, reason: str) -> None:
