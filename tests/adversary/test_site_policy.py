@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flwr.app import Message
 from hypothesis import HealthCheck, given, settings
@@ -137,7 +136,7 @@ def _replies(config: Config, node: Mapping[str, object]) -> list[Message]:
     requests = (
         (layout.join_request(RUN, fingerprint), layout.JOIN),
         (layout.train_request(layout.TrainRequest(RoundId(RUN, 1), "train", fingerprint,
-                                                  np.zeros(40))), layout.TRAIN),
+                                                  bytes(32))), layout.TRAIN),
         (layout.open_request(layout.OpenRequest(
             OpeningClaim(RoundId(RUN, 1), (0, 1), bytes(32)), "train", fingerprint, (b"sum",),
             bytes(32))), layout.OPEN))
