@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flwr.app import Message
 from hypothesis import HealthCheck, given, settings
@@ -30,8 +29,10 @@ from encryption.types import OpeningClaim, RoundId
 from experiments.local_grid import LocalGrid
 from experiments.simulate import prepared
 from keyholder.keys import SharedKey
+from learning.registry import shared_start
 from strategies import layout
 from strategies.exchange import ask
+from strategies.global_model import model_digest
 from strategies.layout import PartnerRefused, parse_join_reply, parse_train_reply
 
 RUN = "ab" * 16
@@ -137,7 +138,7 @@ def _replies(config: Config, node: Mapping[str, object]) -> list[Message]:
     requests = (
         (layout.join_request(RUN, fingerprint), layout.JOIN),
         (layout.train_request(layout.TrainRequest(RoundId(RUN, 1), "train", fingerprint,
-                                                  np.zeros(40))), layout.TRAIN),
+                                                  _start_digest(config))), layout.TRAIN),
         (layout.open_request(layout.OpenRequest(
             OpeningClaim(RoundId(RUN, 1), (0, 1), bytes(32)), "train", fingerprint, (b"sum",),
             bytes(32))), layout.OPEN))
@@ -145,6 +146,14 @@ def _replies(config: Config, node: Mapping[str, object]) -> list[Message]:
     with LocalGrid(app, {name: dict(node)}, {"config": to_json(config)}, workers=1) as grid:
         return [reply for content, kind in requests for reply in grid.send_and_receive(
             ask({next(iter(grid.names)): content}, kind, "1"), timeout=60)]
+
+
+def _start_digest(config: Config) -> bytes:
+    """What a server names of a configuration that makes a model, and of any other."""
+    try:
+        return model_digest(shared_start(config))
+    except (ValueError, MemoryError, RuntimeError):
+        return bytes(32)
 
 
 def _refused_unread(config: Config, node: Mapping[str, object],

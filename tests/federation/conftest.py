@@ -185,7 +185,9 @@ def party(configure, clients, tmp_path: Path) -> Iterator[Callable[..., object]]
     with ExitStack() as stack:
         def make(limit: float | str = 12.0, **groups: dict[str, object]) -> Party:
             groups.setdefault("strategy", {"quorum": 2, "rounds": 4, "opener": "east"})
-            federation = stack.enter_context(clients(configure(**groups), epsilon_limit=limit))
+            policy = 'least_quorum = 2\nprivacy = ["noise_shares", "none"]\n'
+            federation = stack.enter_context(
+                clients(configure(**groups), policy, epsilon_limit=limit))
             return Party(federation, tmp_path)
 
         yield make

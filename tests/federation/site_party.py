@@ -8,17 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from client.session import Session
 from client.site import Site
 from client.site_folder import LEDGERS
 from conf.compose import to_json
 from encryption.accumulator import digest, make_accumulator
 from encryption.types import OpeningClaim, RoundId
-from learning.registry import head_mask
 from strategies.agreement import Agreement
-from strategies.layout import OpenRequest, TrainRequest
+from strategies.layout import OpenRequest
 
 RUN = "ab" * 16
 
@@ -36,9 +33,7 @@ class Party:
         return Session.start(self.config, Site.from_node_config(self.federation.nodes[partner]))
 
     def train(self, number: int, partner: str = "east", kind: str = "train"):  # type: ignore[no-untyped-def]
-        return self.session(partner).contribute(TrainRequest(
-            RoundId(RUN, number), kind, self.federation.parameters.fingerprint,
-            np.zeros(self.federation.size - head_mask(self.federation.config).size)))
+        return self.session(partner).contribute(self.federation.request(number, kind=kind))
 
     def sum(self, number: int) -> tuple[bytes, ...]:
         accumulator = make_accumulator(Agreement.of(self.federation.config).layout("train"))

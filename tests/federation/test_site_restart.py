@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from client.session import Session
 from client.site_folder import LEDGERS, NeverAnswered, SiteFolder, SiteFolderLost
-from encryption.types import Refused, RoundId
+from encryption.types import Refused
 from experiments import cli
 from strategies import layout
-from strategies.layout import TrainRequest
 from tests.federation.site_party import RUN
 
 
@@ -101,9 +99,7 @@ def test_how_long_training_took_leaves_a_site_in_powers_of_two(party) -> None:  
     limited = made.train(1)
     assert (limited.train_s, limited.encrypt_s) == (1.0, 1.0)
     site = replace(made.session().site, epsilon_limit=None)
-    simulated = Session.start(made.config, site).contribute(TrainRequest(
-        RoundId(RUN, 2), "train", made.federation.parameters.fingerprint,
-        np.zeros(made.federation.size)))
+    simulated = Session.start(made.config, site).contribute(made.federation.request(2))
     assert 0 < simulated.train_s != round(simulated.train_s)
 
 
