@@ -81,6 +81,11 @@ class SitePolicy:
         """The defaults, for partners and their public estimates of customers."""
         return cls(tuple(customers), tuple(customers.values()), max(2, len(customers)))
 
+    @property
+    def fixes_what_counts(self) -> bool:
+        """Whether a run has no choice of which of a site's rows count."""
+        return self.categories is not None and self.days is not None
+
     def check(self, config: Config) -> None:
         """Raises PolicyRefused with every reason and what to change; its text names no data."""
         reasons = [f"{key}: {reason}" for part in (_partners, _choices, _numbers, _dates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ from privacy.noise import NoiseSource
 from strategies.agreement import Agreement
 from strategies.layout import JoinReply, OpenReply, OpenRequest, TrainReply, TrainRequest
 from strategies.optimiser import ServerState
+
+log = logging.getLogger("veilsum.client")
 
 
 class NotTheOpener(Refused):
@@ -77,10 +80,7 @@ class Session:
         data = load_partner(config, site.data_path, site.partner)
         real = site.policy is not None or config.federation.name == "deployment"
         if real and not data.train.examples:
-            raise SiteError(
-                f"{site.data_path} gives this run nothing to train on, under its calendar and "
-                "categories; `veilsum validate-data FILE --site PARTNER` with the task settings "
-                "of the run says why")
+            _nothing_to_train_on(site)
         return cls(site, config, agreed_digest(config_json), agreement, data, key)
 
     def join(self, run: str) -> JoinReply:
@@ -266,6 +266,20 @@ class Session:
         values = plan.quantise({"update": update, **sums}, noise)
         feedback.keep(bound, update, values[:region.size])  # the update comes first, unsplit
         return values
+
+
+def _nothing_to_train_on(site: Site) -> None:
+    """Raises SiteError, unless a server could have chosen categories and calendar so that one
+    customer decides: then a refusal would tell whether it is there, and the site takes part with
+    its noise alone."""
+    why = (f"{site.data_path} gives this run nothing to train on, under its calendar and "
+           "categories; `veilsum validate-data FILE --site PARTNER` with the task settings of the "
+           "run says why")
+    if site.policy is None or site.policy.fixes_what_counts:
+        raise SiteError(why)
+    log.error("%s. This site takes part all the same, with noise alone: that it refuses would tell "
+              "the server about its customers, because the run chose what counts. With categories "
+              "and days in its policy it refuses", why)
 
 
 def _check_bounds(config: Config, site: Site) -> None:

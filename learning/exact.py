@@ -63,15 +63,14 @@ def rounded(values: Tensor, dims: tuple[int, ...], bits: Tensor | int) -> tuple[
 
 def bits_for(terms: Tensor | int) -> Tensor | int:
     """Bits of the second factor, so that a sum of ``terms`` products with first factors of
-    INPUT_BITS stays below 2^53. Raises ValueError for too many terms."""
+    INPUT_BITS stays below 2^53. A Tensor counts each customer's own terms: of very many, few bits
+    are left, but never an error, which would tell the server of that customer. Raises ValueError
+    for a layer with too many inputs."""
     if isinstance(terms, Tensor):
-        bits: Tensor | int = _MANTISSA_BITS - INPUT_BITS - _log2(terms)
-        least = int(bits.min()) if len(terms) else _LEAST_BITS
-    else:
-        bits = least = _MANTISSA_BITS - INPUT_BITS - math.ceil(math.log2(max(terms, 1)))
-    if least < _LEAST_BITS:
-        raise ValueError("a customer has too many examples, or a layer too many inputs, for an "
-                         "exact sum")
+        return (_MANTISSA_BITS - INPUT_BITS - _log2(terms)).clamp(min=1)
+    bits = _MANTISSA_BITS - INPUT_BITS - math.ceil(math.log2(max(terms, 1)))
+    if bits < _LEAST_BITS:
+        raise ValueError(f"a layer of {terms} inputs is too large for an exact sum")
     return bits
 
 

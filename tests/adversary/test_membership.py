@@ -87,13 +87,14 @@ def test_one_customer_moves_a_sum_by_its_own_clipped_row(
         name: str, model: str, contribution: str, tmp_path: Path) -> None:
     """Under every model, public setting and neighbour: in the update, metric and loss of a round,
     and in the test release."""
-    for seed, task in enumerate(settings_of(name)):
+    slow = model in ("tcn", "dpgru")
+    for seed, task in enumerate(settings_of(name)[:1 if slow else None]):
         config = configured(task, model=ModelConfig(model, hidden=2),
                             privacy=PrivacyConfig(contribution=contribution, local_steps=2))
         agreement, size = Agreement.of(config), get_flat(make_model(config)).size
         everybody, others = neighbours(task, tmp_path, config.model.reads_history, seed)
         moved = 0.0
-        for number in range(7):
+        for number in (1, 3, 4) if slow else range(7):
             vector = hostile(size, number)
             whole = dict(training_sums(vector, everybody, config, agreement, "north"))
             tested = dict(held_out_sums(vector, everybody, config))

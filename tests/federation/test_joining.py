@@ -109,6 +109,28 @@ def test_a_site_whose_data_does_not_fit_the_run_does_not_join(  # type: ignore[n
             Session.start(config, replace(site, data_path=other))
 
 
+@pytest.mark.parametrize(("policy", "refuses"), [
+    ("", False),
+    ('categories = ["bread", "coffee", "milk"]\ndays = ["2016-01-01", "2018-12-31"]\n', True)])
+def test_one_customer_does_not_decide_whether_a_site_joins(  # type: ignore[no-untyped-def]
+        configure, clients, tmp_path: Path, caplog, policy: str, refuses: bool) -> None:
+    """A server that chooses categories and calendar would read a membership off a refusal; a
+    policy that fixes both leaves it nothing to choose."""
+    with clients(configure(), policy, epsilon_limit=9.0) as federation:
+        site = Site.from_node_config(federation.nodes["east"])
+        config = to_json(_deployed(federation.config))
+        nobody = tmp_path / "nobody.parquet"
+        pl.read_parquet(site.data_path).with_columns(
+            category=pl.lit("something else")).write_parquet(nobody)
+        if refuses:
+            with pytest.raises(SiteError, match="nothing to train on"):
+                Session.start(config, replace(site, data_path=nobody))
+        else:
+            session = Session.start(config, replace(site, data_path=nobody))
+            assert session.join("ab" * 16).partner == "east"
+            assert "takes part all the same" in caplog.text
+
+
 def test_a_deployment_names_its_calendar(configure, clients) -> None:  # type: ignore[no-untyped-def]
     with clients(configure()) as federation:
         config = _deployed(federation.config)
