@@ -119,4 +119,4 @@ class OneSet:
             f"it would be {', '.join(self.names)}, and the two, subtracted, show one partner's "
             "part. Nothing was opened. Run again with the same partners; or begin from another "
             "model (another seed, where the start is random); or let this site's policy admit it "
-            "(changed_sets)")
+            "(changed_sets; a simulation takes another federation.folder)")

@@ -121,10 +121,11 @@ def test_an_owner_who_does_not_know_spends_nothing_more(party) -> None:  # type:
 def test_a_folder_that_is_gone_begins_with_what_its_owner_says(party) -> None:  # type: ignore[no-untyped-def]
     made = party()
     made.train(1)
-    division = (made.state / "split.json").read_text()
+    kept = {name: (made.state / name).read_text() for name in ("split.json", "policy.toml")}
     shutil.rmtree(made.state)
     made.state.mkdir()
-    (made.state / "split.json").write_text(division)
+    for name, text in kept.items():
+        (made.state / name).write_text(text)
     _refused(made, SiteFolderLost)
     accept_loss(made.state, Owner(5.0, 1e-5))
     made.session().join(RUN)
