@@ -7,7 +7,7 @@ privacy.clipping); the noise is added afterwards, on the integer grid, by the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -19,7 +19,13 @@ from learning.losses import Loss
 from learning.metrics import Metric
 from learning.models import set_flat
 from learning.registry import make_model, make_task
-from learning.training import customer_deltas, customer_gradients, customer_losses, scores
+from learning.training import (
+    customer_deltas,
+    customer_gradients,
+    customer_losses,
+    gradients_and_losses,
+    scores,
+)
 from privacy.clipping import clip_and_sum
 from strategies.agreement import Agreement
 
@@ -33,16 +39,15 @@ def training_sums(
     whole model, head included: a customer's update is clipped over both parts together."""
     model, task = make_model(config), make_task(config)
     set_flat(model, model_vector)
+    update, losses = np.zeros(_size(model)), np.zeros(1)
+    clip = agreement.training.region("update").clip_norm
+    # In one pass: parts that are not kept take longer to make than to learn from.
+    for part in data.train.parts():
+        for rows, each in _rows_and_losses(model, part, config, task.loss):
+            update += clip_and_sum(rows, clip)
+            losses += _clipped_losses(each, task.loss)
     if config.privacy.name == "local_dp":
         update = _local_dp_update(model, data.train, config, agreement, partner)
-        losses = np.zeros(1)
-        for part in data.train.parts():
-            losses += _loss_sum(model, part, task.loss)
-    else:  # in one pass: parts that are not kept take longer to make than to learn from
-        update, losses = np.zeros(_size(model)), np.zeros(1)
-        for part in data.train.parts():
-            update += _clipped_sum(model, part, config, agreement)
-            losses += _loss_sum(model, part, task.loss)
     metric = np.zeros(task.metric.size)
     for part in data.validation.parts():
         metric += _statistics(task.metric, scores(model, part), part)
@@ -71,24 +76,28 @@ def update_sum(
     """(d,): the sum of the customers' clipped updates of the whole model."""
     if config.privacy.name == "local_dp":
         return _local_dp_update(model, train, config, agreement, partner)
-    return sum((_clipped_sum(model, part, config, agreement) for part in train.parts()),
+    loss, clip = make_task(config).loss, agreement.training.region("update").clip_norm
+    return sum((clip_and_sum(rows, clip) for part in train.parts()
+                for rows, _ in _rows_and_losses(model, part, config, loss)),
                start=np.zeros(_size(model)))
 
 
-def _clipped_sum(
-    model: torch.nn.Module, train: Customers, config: Config, agreement: Agreement
-) -> Vector:
-    """(d,) of one part."""
-    privacy, loss = config.privacy, make_task(config).loss
-    rows: Iterable[NDArray[np.floating]]
-    if privacy.contribution == "training":
-        rows = customer_deltas(model, train, loss, steps=privacy.local_steps,
-                               learning_rate=privacy.local_learning_rate,
-                               proximal=_proximal(config))
-    else:
-        rows = (-gradients for gradients in customer_gradients(model, train, loss))
-    clip = agreement.training.region("update").clip_norm
-    return sum((clip_and_sum(chunk, clip) for chunk in rows), start=np.zeros(_size(model)))
+def _rows_and_losses(
+    model: torch.nn.Module, part: Customers, config: Config, loss: Loss
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """Each customer's update (c, d), not clipped, and its mean loss (c,), in chunks: some may hold
+    one of the two alone. No updates in ``local_dp``, which takes its own steps."""
+    none, privacy = np.zeros((0, _size(model))), config.privacy
+    if privacy.name != "local_dp" and privacy.contribution == "gradient":
+        for gradients, losses in gradients_and_losses(model, part, loss):
+            yield -gradients, losses
+        return
+    yield none, customer_losses(model, part, loss)
+    if privacy.name != "local_dp":
+        for deltas in customer_deltas(model, part, loss, steps=privacy.local_steps,
+                                      learning_rate=privacy.local_learning_rate,
+                                      proximal=_proximal(config)):
+            yield deltas, none[:, 0]
 
 
 def _size(model: torch.nn.Module) -> int:
@@ -127,7 +136,7 @@ def _statistics(metric: Metric, score: NDArray[np.floating], customers: Customer
     return clip_and_sum(metric.statistics(score, customers), metric.clip)
 
 
-def _loss_sum(model: torch.nn.Module, customers: Customers, loss: Loss) -> Vector:
-    losses = np.nan_to_num(customer_losses(model, customers, loss), nan=0.0, posinf=loss.clip,
-                           neginf=0)
+def _clipped_losses(each: NDArray[np.floating], loss: Loss) -> Vector:
+    """(n,) mean losses -> (1,) their sum; a customer without examples counts 0."""
+    losses = np.nan_to_num(each, nan=0.0, posinf=loss.clip, neginf=0)
     return clip_and_sum(np.clip(losses, 0.0, loss.clip)[:, None], loss.clip)

@@ -54,10 +54,12 @@ class _Batch:
         return torch.where(self.mask.unsqueeze(-1), self.features, torch.where(
             self.counts.unsqueeze(1) > 0, first, 0.0).unsqueeze(1))
 
-    def means(self, values: torch.Tensor) -> torch.Tensor:
-        """(c, e) -> (c,) over each customer's own examples; NaN without any."""
-        own = torch.where(self.mask, values, 0.0)
-        return total(own, (1,), self.counts.view(-1, 1)) / self.counts
+    def losses(self, outputs: torch.Tensor, loss: Loss) -> NDArray[np.float32]:
+        """(c,) means over each customer's own examples; NaN without any."""
+        with torch.no_grad(), Exact(self.counts):
+            each = loss(outputs, self.goals)
+        own = torch.where(self.mask, each, 0.0)
+        return (total(own, (1,), self.counts.view(-1, 1)) / self.counts).float().numpy()
 
     def slopes(self, outputs: torch.Tensor, loss: Loss) -> torch.Tensor:
         """(c, e, o): derivative of the sum of the customer's losses by each output."""
@@ -81,10 +83,7 @@ def customer_losses(model: nn.Module, customers: Customers, loss: Loss) -> NDArr
     """(n,) mean loss of each customer; NaN without examples."""
     losses = [np.zeros(0, np.float32)]
     for batch in _batches(customers, len(customers)):
-        outputs = _outputs(model, batch)
-        with torch.no_grad(), Exact(batch.counts):
-            each = loss(outputs, batch.goals)
-        losses.append(batch.means(each).float().numpy())
+        losses.append(batch.losses(_outputs(model, batch), loss))
     return np.concatenate(losses)
 
 
@@ -94,12 +93,16 @@ def customer_gradients(
     """Yield (c, d): each customer's gradient of its mean loss, at most ``chunk`` customers at a
     time (None: as many as memory likes). Raises learning.exact.NotExact for a model in which
     customers could reach each other."""
-    for batch in _batches(customers, chunk or _fitting(model)):
-        if isinstance(model, PerOutput) and len(model.layers) == 1:
-            yield _rows(_linear_gradient(model, batch, loss))
-        else:
-            state = _leaves(states_of(model, len(batch.counts)))
-            yield _rows(_gradient(model, state, batch, loss))
+    for _, _, gradient in _gradients(model, customers, loss, chunk):
+        yield _rows(gradient)
+
+
+def gradients_and_losses(
+    model: nn.Module, customers: Customers, loss: Loss
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Yield (c, d) and (c,): :func:`customer_gradients` and :func:`customer_losses` in one."""
+    for batch, outputs, gradient in _gradients(model, customers, loss, None):
+        yield _rows(gradient), batch.losses(outputs, loss)
 
 
 def customer_deltas(
@@ -113,7 +116,7 @@ def customer_deltas(
         start = states_of(model, len(batch.counts))
         state = start
         for _ in range(steps):
-            slope = _gradient(model, _leaves(state), batch, loss)
+            _, slope = _gradient(model, state, batch, loss)
             state = {name: value - learning_rate * (
                 slope[name] + proximal * (value - start[name])) for name, value in state.items()}
         yield _rows({name: value - start[name] for name, value in state.items()})
@@ -166,27 +169,43 @@ def _outputs(model: nn.Module, batch: _Batch) -> torch.Tensor:
         return functional_call(model, state, (features,))
 
 
+def _gradients(
+    model: nn.Module, customers: Customers, loss: Loss, chunk: int | None
+) -> Iterator[tuple[_Batch, torch.Tensor, dict[str, torch.Tensor]]]:
+    """Of each batch: outputs (c, e, o), and parameter name -> gradients (c, ...)."""
+    for batch in _batches(customers, chunk or _fitting(model)):
+        if isinstance(model, PerOutput) and len(model.layers) == 1:
+            yield batch, *_linear_gradient(model, batch, loss)
+        else:
+            yield batch, *_gradient(model, states_of(model, len(batch.counts)), batch, loss)
+
+
 def _gradient(model: nn.Module, state: dict[str, torch.Tensor], batch: _Batch,
-              loss: Loss) -> dict[str, torch.Tensor]:
-    """Parameter name -> (c, ...): of each customer's mean loss, at its own parameters."""
+              loss: Loss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Outputs, and parameter name -> (c, ...): of each customer's mean loss, at its own
+    parameters."""
+    leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
     features = batch.filled
     with Exact(batch.counts):
-        outputs = functional_call(model, state, (features,))
-    parts = torch.autograd.grad(outputs, list(state.values()), batch.slopes(outputs, loss))
-    return {name: _per_example(part, batch) for name, part in zip(state, parts, strict=True)}
+        outputs = functional_call(model, leaves, (features,))
+    parts = torch.autograd.grad(outputs, list(leaves.values()), batch.slopes(outputs, loss))
+    return outputs.detach(), {name: _per_example(part, batch)
+                              for name, part in zip(leaves, parts, strict=True)}
 
 
-def _linear_gradient(model: PerOutput, batch: _Batch, loss: Loss) -> dict[str, torch.Tensor]:
+def _linear_gradient(model: PerOutput, batch: _Batch,
+                     loss: Loss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Closed form: mean over examples of the sum over outputs of slope * (features, 1). Features
     on their grid need no rounding, and zeros in padded places, without the model, harm nobody."""
-    slopes = batch.slopes(_linear_outputs(model, batch.features), loss).flatten(1)
+    outputs = _linear_outputs(model, batch.features)
+    slopes = batch.slopes(outputs, loss).flatten(1)
     terms = (batch.counts * model.shape.outputs).view(-1, 1)
     integers, scale = rounded(slopes, (1,), bits_for(terms))
     inputs = model.shape.groups(batch.features).flatten(1, 2)
     weight = torch.bmm(integers.unsqueeze(1), inputs).squeeze(1) * scale
     bias = total(slopes, (1,), terms)
-    return {"weight": _per_example(weight, batch),
-            "bias": _per_example(bias.unsqueeze(1), batch)}
+    return outputs, {"weight": _per_example(weight, batch),
+                     "bias": _per_example(bias.unsqueeze(1), batch)}
 
 
 def _linear_outputs(model: PerOutput, features: torch.Tensor) -> torch.Tensor:
@@ -201,10 +220,6 @@ def _per_example(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
     """(c, ...) sums over a customer's examples -> means; 0 for a customer without any."""
     counts = batch.counts.view(-1, *[1] * (values.ndim - 1))
     return torch.where(counts > 0, values / counts.clamp(min=1), 0.0)
-
-
-def _leaves(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.detach().requires_grad_() for name, value in state.items()}
 
 
 def _rows(state: dict[str, torch.Tensor]) -> NDArray[np.float32]:
