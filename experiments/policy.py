@@ -73,9 +73,9 @@ def _write(file: Path, partners: list[str]) -> int:
     print(f"{file}: a policy for {', '.join(customers)}. Read it before the site's first run.")
     others = sum(sorted(customers.values())[:-1])
     if others < policy.least_customers:
-        print(f"Beside the largest partner there are {others} customers, fewer than least_customers "
-              f"= {policy.least_customers}: it refuses every run until you lower that, or the "
-              "federation grows.")
+        print(f"Beside the largest partner there are {others} customers, fewer than "
+              f"least_customers = {policy.least_customers}: it refuses every run until you lower "
+              "that, or the federation grows.")
     return 0
 
 

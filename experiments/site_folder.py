@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-
 _PARTS = ("ledger.jsonl", "ledger-heldout.jsonl", "answered", "replies", "keys", "split.json",
           "openings", "heads", "leftovers", "sets", "models")
 
@@ -34,8 +33,8 @@ def _check(state: Path) -> int:
     losses = SiteFolder(state).losses()
     for loss in losses:
         print(f"{loss.part}: {loss.what}")
-    print(f"{len(losses)} {'loss' if len(losses) == 1 else 'losses'}; `veilsum site accept-loss {state}` goes on without a backup"
-          if losses else "all parts agree")
+    print(f"{len(losses)} {'loss' if len(losses) == 1 else 'losses'}; `veilsum site accept-loss "
+          f"{state}` goes on without a backup" if losses else "all parts agree")
     return int(bool(losses))
 
 
