@@ -6,8 +6,8 @@ run's key, which sums were claimed, and of how many models a set of partners was
 (``sets``). Before anything is written a request has passed every check: its model, the bounds, the
 set of partners, the division and the ledger. Then, in this order, each on disk before the next:
 key, note that a round is begun, division (``split.json``), ledger, set of partners, (computing)
-head and left-over part, reply, note that it is answered; then the reply is sent. Of an opening: key,
-note with the key, claim, set, note of the claim; then the key is used. So after any crash
+head and left-over part, reply, note that it is answered; then the reply is sent. Of an opening:
+key, note with the key, claim, set, (opening) answer, note of the claim. So after any crash
 
 - each round in a ledger is begun or answered by the notes;
 - each ledger goes on from where the notes saw it end;

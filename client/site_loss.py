@@ -130,11 +130,15 @@ def _sets(folder: SiteFolder) -> list[str]:
     """Before the notes are written anew: close the keys of all runs."""
     keys = {note.key for note in folder.notes.all().values() if note}
     keys |= {path.read_text() for path in (folder.state / "keys").glob("[0-9a-f]*")}
-    for key in filter(str.isalnum, keys):
+    known = sorted(filter(str.isalnum, keys))
+    for key in known:
         close_key(folder.state / "sets", key)
-    return [f"no sum of a model without a record is opened or joined under the {len(keys)} keys of "
-            "earlier runs: the federation makes a new key, or this site's policy admits a further "
-            "set (changed_sets)"]
+    if not known:
+        return ["over which partners sums were opened is not known, nor under which key: go on "
+                "under a new key of the federation alone"]
+    return [f"under the key of earlier runs ({', '.join(known)}) this site takes part in no sum of "
+            "a model without a record: the federation makes a new key, or this site's policy "
+            "admits a further set (changed_sets)"]
 
 
 def _claims(folder: SiteFolder, entries: Sequence[Entry]) -> list[str]:
