@@ -28,7 +28,9 @@ of the naive rule in a test release do not depend on the model at all.
 
 A repeated run over the same partners is the same set, for ever.
 
-A file per model and kind: a JSON list of entries, each a list of partners' names.
+A file per model and kind: a JSON list of entries, each a list of partners' names. Where files were
+lost, ``lost-KEY`` says so: under that key each model without a file counts as opened over a set
+that nobody knows, so that this site takes part in no sum of it unless it admits one more.
 """
 
 from __future__ import annotations
@@ -46,6 +48,22 @@ from numpy.typing import NDArray
 from conf.schema import Config
 from keyholder.refusals import AnotherSetOnThisModel
 from strategies.durable import write_whole
+
+_LOST = ["partners of which this site lost the record"]
+
+
+def kept_sets(folder: Path) -> int:
+    """Of how many models a set or opener is remembered. Grows, and never shrinks."""
+    return sum(1 for _ in folder.glob("*.json"))
+
+
+def close_key(folder: Path, key_id: str) -> None:
+    """Sets of models under this key were lost. On disk when this returns."""
+    write_whole(_closed(folder, key_id), b"")
+
+
+def _closed(folder: Path, key_id: str) -> Path:
+    return folder / f"lost-{key_id}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,7 @@ class OpenedSets:
         named = hashlib.sha256(b"veilsum opened sets 1\0" + json.dumps(
             [self.key_id, kind, role]).encode() + b"\0" + weights)
         return OneSet(self.folder / f"{named.hexdigest()}.json", tuple(sorted(names)),
-                      self.admitted)
+                      self.admitted, _closed(self.folder, self.key_id))
 
     def of_run(self, model: NDArray[np.float64], kind: str, config: Config, partner: str
                ) -> OneSet:
@@ -85,6 +103,7 @@ class OneSet:
     path: Path
     names: tuple[str, ...]
     admitted: int
+    closed: Path
     noted_when_opened: bool = False
 
     def check(self) -> None:
@@ -107,7 +126,7 @@ class OneSet:
         try:
             known: list[list[str]] = json.loads(self.path.read_bytes())
         except FileNotFoundError:
-            return []
+            known = [_LOST] if self.closed.exists() else []
         except ValueError:
             raise AnotherSetOnThisModel(
                 f"{self.path} is damaged, and says which partners' sum of this model was opened: "
@@ -119,4 +138,5 @@ class OneSet:
             f"it would be {', '.join(self.names)}, and the two, subtracted, show one partner's "
             "part. Nothing was opened. Run again with the same partners; or begin from another "
             "model (another seed, where the start is random); or let this site's policy admit it "
-            "(changed_sets; a simulation takes another federation.folder)")
+            "(changed_sets; a simulation takes another federation.folder). Where the record was "
+            "lost, a new key of the federation ends it too")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.opened_sets import OpenedSets
+from client.opened_sets import OneSet, OpenedSets
 from client.reply_store import ReplyStore
 from client.round_model import RoundModel, RoundModels
 from encryption.types import OpenedSum, RoundId
@@ -19,12 +19,15 @@ from strategies.optimiser import ServerState
 
 @dataclass(frozen=True)
 class RunOpener:
-    """``models``: of the run. ``answers``: folder of the sealed models that were let out."""
+    """``models``: of the run. ``answers``: folder of the sealed models that were let out.
+    ``begin`` is called once all that can be checked without the key has passed, and before the sum
+    is claimed."""
 
     models: RoundModels
     guard: OpeningGuard
     sets: OpenedSets
     answers: Path
+    begin: Callable[[], None]
 
     def answer(self, request: OpenRequest, bound: RoundId) -> OpenReply:
         """Revealed: the integers, and this opener's word for them. Sealed: step with them, and let
@@ -46,7 +49,7 @@ class RunOpener:
         names = _names(agreement.partners, request.claim.partners)
         rule = self.sets.about(model.vector, request.kind, "set", names)
         return opener.open(replace(request.claim, round_id=bound), request.blocks,
-                           model.tagged(bound), rule)
+                           model.tagged(bound), _Begins(rule, self.begin))
 
     def _sealed(self, request: OpenRequest, bound: RoundId, opened: OpenedSum,
                 state: ServerState) -> OpenReply:
@@ -57,6 +60,21 @@ class RunOpener:
             answers.put(bound, (reply.model, reply.state))
             return reply
         return replace(reply, model=kept[0], state=kept[1])
+
+
+@dataclass(frozen=True)
+class _Begins:
+    """A :class:`keyholder.opening.SetRule` that begins the run where ``rule`` has passed."""
+
+    rule: OneSet
+    begin: Callable[[], None]
+
+    def check(self) -> None:
+        self.rule.check()
+        self.begin()
+
+    def note(self) -> None:
+        self.rule.note()
 
 
 def _names(partners: Sequence[str], members: Sequence[int]) -> list[str]:

@@ -34,13 +34,16 @@ class Note:
     ``answered`` was cut off before its reply was stored: nothing of it left.
 
     marks: how each ledger stood when a round was last answered. key: identifier of the run's key,
-    "" where unknown. claims: rounds whose sum this site claimed as opener."""
+    "" where unknown. claims: rounds whose sum this site claimed as opener. sets: how many models
+    :mod:`client.opened_sets` remembered when a round was last answered or a sum claimed; a file
+    leaves it out where it is 0, as earlier versions do."""
 
     answered: int = 0
     begun: int = 0
     marks: Mapping[str, Mark] = field(default_factory=dict)
     key: str = ""
     claims: tuple[int, ...] = ()
+    sets: int = 0
 
     @property
     def newest(self) -> int:
@@ -48,7 +51,10 @@ class Note:
         return max(self.answered, self.begun)
 
     def packed(self) -> bytes:
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        fields = asdict(self)
+        if not self.sets:
+            del fields["sets"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
         return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
 
 
@@ -64,10 +70,10 @@ def parse_note(content: bytes) -> Note:
         found = json.loads(text)
         note = Note(found["answered"], found["begun"],
                     {name: Mark(**mark) for name, mark in found["marks"].items()}, found["key"],
-                    tuple(found["claims"]))
+                    tuple(found["claims"]), found.get("sets", 0))
         if note.packed() == content and all(
                 type(number) is int and 0 <= number < _MOST_ROUND
-                for number in (note.answered, note.begun, *note.claims)):
+                for number in (note.answered, note.begun, note.sets, *note.claims)):
             return note
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
@@ -83,9 +89,15 @@ class RunNotes:
         path = self._path(run)
         return parse_note(path.read_bytes()) if path.exists() else Note()
 
-    def all(self) -> dict[str, Note]:
-        """File name -> note. Raises NoteDamaged."""
-        return {path.name: parse_note(path.read_bytes()) for path in self.paths()}
+    def all(self) -> dict[str, Note | None]:
+        """File name -> note, None for a damaged one."""
+        found: dict[str, Note | None] = {}
+        for path in self.paths():
+            try:
+                found[path.name] = parse_note(path.read_bytes())
+            except NoteDamaged:
+                found[path.name] = None
+        return found
 
     def paths(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*") if not path.name.startswith("."))
@@ -101,28 +113,28 @@ class RunNotes:
                 "this round was answered before, and its bytes are gone from the state folder")
 
     def begin(self, round_id: RoundId, key_id: str) -> None:
-        """Before the round is spent. On disk when this returns."""
-        with self._locked():
-            note = self.read(round_id.run)
-            self._put(round_id.run, replace(note, begun=max(note.begun, round_id.round),
-                                            key=key_id))
+        """Before the round is spent; round 0: before a sum of the run is claimed. On disk when
+        this returns."""
+        self._change(round_id.run, lambda note: replace(
+            note, begun=max(note.begun, round_id.round), key=key_id))
 
-    def answer(self, round_id: RoundId, marks: Callable[[], Mapping[str, Mark]]) -> None:
+    def answer(self, round_id: RoundId, marks: Callable[[], Mapping[str, Mark]],
+               sets: Callable[[], int]) -> None:
         """After the reply was stored and before it is sent. On disk when this returns."""
-        with self._locked():
-            note = self.read(round_id.run)
-            if round_id.round > note.answered:
-                self._put(round_id.run, replace(note, answered=round_id.round, marks=marks()))
+        self._change(round_id.run, lambda note: note if round_id.round <= note.answered else
+                     replace(note, answered=round_id.round, marks=marks(), sets=sets()))
 
-    def claim(self, round_id: RoundId) -> None:
+    def claim(self, round_id: RoundId, sets: Callable[[], int]) -> None:
         """The round's sum was claimed here."""
-        with self._locked():
-            note = self.read(round_id.run)
-            if round_id.round not in note.claims:
-                self._put(round_id.run, replace(note, claims=(*note.claims, round_id.round)))
+        self._change(round_id.run, lambda note: replace(
+            note, claims=tuple(dict.fromkeys((*note.claims, round_id.round))), sets=sets()))
 
-    def _put(self, run: str, note: Note) -> None:
-        write_whole(self._path(run), note.packed())
+    def _change(self, run: str, change: Callable[[Note], Note]) -> None:
+        with self._locked():
+            note = self.read(run)
+            changed = change(note)
+            if changed != note:
+                write_whole(self._path(run), changed.packed())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -111,14 +111,13 @@ class Session:
         train_s = encrypt_s = 0.0
         with replies.exclusive():
             self._folder.check(bound.run, self.config)
-            self._run_key.pin(bound.run, self.key.key_id)
+            self._run_key.check(bound.run, self.key.key_id)
             blocks = replies.get(bound)
             if blocks is None:
                 self._answered.check(bound)
-                self._answered.begin(bound, self.key.key_id)
                 blocks, train_s, encrypt_s = self._compute(request, bound)
                 replies.put(bound, blocks)
-            self._answered.answer(bound, self._folder.marks)
+            self._folder.answer(bound)
         return TrainReply(request.round_id, self.site.partner, request.fingerprint, blocks,
                           *(told_seconds(spent_s, self.site) for spent_s in (train_s, encrypt_s)))
 
@@ -145,9 +144,10 @@ class Session:
             raise NotTheOpener("this partner does not open this run's sums")
         self._check_round(request.claim.round_id, request.kind, request.fingerprint)
         bound = self._bind(request.claim.round_id)
-        self._run_key.pin(bound.run, self.key.key_id)
+        self._run_key.check(bound.run, self.key.key_id)
         opener = RunOpener(self._models(bound.run), self._guard, self._sets,
-                           self.site.state_path / "answers")
+                           self.site.state_path / "answers",
+                           lambda: self._folder.begin(RoundId(bound.run, 0), self.key.key_id))
         with self._folder.opening(bound, request.claim.partners, self._index):
             return opener.answer(request, bound)
 
@@ -216,12 +216,14 @@ class Session:
             raise Refused("the request's round is outside the run's privacy plan")
 
     def _spend(self, round_id: RoundId, kind: str) -> None:
-        """Write the spending before the data is touched."""
+        """Write the spending before the data is touched. Until all has been checked nothing is
+        written: each name that a server makes up would leave files for ever."""
         split.check(self._division, self.config)
         plan, ledger = self.agreement.plan(kind), self._ledger(kind)
         event, once = plan.round_event(), plan.start_event()
         ledger.check(round_id.run, {round_id.round: event}, start=once, failure=plan.failure)
-        split.pin(self._division, self.config)  # not before: a refused run must not fix it
+        self._folder.begin(round_id, self.key.key_id)
+        split.pin(self._division, self.config)
         ledger.spend(round_id.run, round_id.round, event, start=once, failure=plan.failure)
 
     def _models(self, run: str) -> RoundModels:

@@ -2,12 +2,18 @@
 
 Each part knows of another. A ledger knows the runs and rounds that were spent; the notes
 (:mod:`client.run_notes`) know how long each ledger was, which rounds were begun and answered, the
-run's key, and which sums were claimed. They are written in this order, each on disk before the
-next: key, note that a round is begun, ledger, (computing) head and left-over part, reply, note that
-it is answered; then the reply is sent. So after any crash
+run's key, which sums were claimed, and of how many models a set of partners was remembered
+(``sets``). Before anything is written a request has passed every check: its model, the bounds, the
+set of partners, the division and the ledger. Then, in this order, each on disk before the next:
+key, note that a round is begun, division (``split.json``), ledger, set of partners, (computing)
+head and left-over part, reply, note that it is answered; then the reply is sent. Of an opening:
+key, note with the key, claim, set, (opening) answer, note of the claim. So after any crash
 
 - each round in a ledger is begun or answered by the notes;
 - each ledger goes on from where the notes saw it end;
+- where there is a division, a set or a claim, there is a note;
+- a ledger with lines has the division beside it;
+- there are as many sets as any note says, or more;
 - each run that has a reply, a head or a left-over part has a note;
 - a run's note has its key, its head and its left-over part beside it,
 
@@ -26,8 +32,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.heads import HeadStore, start_head
+from client.opened_sets import kept_sets
 from client.reply_store import ReplyStore, folder_name
-from client.run_notes import Note, NoteDamaged, RunNotes
+from client.run_key import RunKey
+from client.run_notes import Note, RunNotes
 from conf.schema import Config
 from encryption.types import Refused, RoundId
 from keyholder.guard import OpeningGuard
@@ -71,52 +79,82 @@ class SiteFolder:
     def check(self, run: str, config: Config) -> None:
         """Raises LedgerBroken, SiteFolderLost or HeadDamaged where a part is lost: before a round
         of ``run`` (its name at the site) is joined or computed."""
-        found = self.losses()
-        if found:
-            broken = any(loss.damaged for loss in found)
-            raise (LedgerBroken if broken else SiteFolderLost)(
-                "; ".join(loss.what for loss in found) + f". Put the part back, or run `veilsum "
-                f"site accept-loss {self.state}`, which says what can be done without")
+        self._refuse(self.losses())
         self._check_claims(run)
         self._check_kept(run, config)
+
+    def begin(self, round_id: RoundId, key_id: str) -> None:
+        """Before anything else of the round is written (round 0: before a sum is claimed): its
+        run's key and a note, on disk when this returns. Raises KeyChanged."""
+        RunKey(self.state / "keys").pin(round_id.run, key_id)
+        self.notes.begin(round_id, key_id)
+
+    def answer(self, round_id: RoundId) -> None:
+        """The round's reply is stored. Raises LedgerBroken."""
+        self.notes.answer(round_id, self.marks, self.kept_sets)
+
+    def kept_sets(self) -> int:
+        return kept_sets(self.state / "sets")
 
     @contextmanager
     def opening(self, round_id: RoundId, members: Sequence[int], own: int) -> Iterator[None]:
         """Around the opening of a sum over ``members``; ``own``: this site's place among the
-        partners. Raises SiteFolderLost where an earlier claim of the run is lost, and
+        partners. Raises SiteFolderLost where an earlier claim of the run or a set is lost, and
         NeverAnswered, both before the key is used: nobody else can have made this site's part of
         the sum, so that it opens for no key. Afterwards the claim is noted."""
         self._check_claims(round_id.run)
+        self._refuse(self._lost_sets(_readable(self.notes.all())))
         if own in members and self.notes.newest(round_id.run) < round_id.round:
             raise NeverAnswered("the claim names this partner, which never answered that round")
         try:
             yield
         finally:
             if self._guard.claimed(round_id):
-                self.notes.claim(round_id)
+                self.notes.claim(round_id, self.kept_sets)
 
     def losses(self) -> list[Loss]:
         """Parts that do not agree with the others. The order of reading matters: another process
         of this site may be at work, and each part is written before the next."""
         ledgers, found = self._ledgers()
-        stored = self.stored()
-        try:
-            notes = self.notes.all()
-        except NoteDamaged as error:
-            return [*found, Loss("answered", str(error))]
+        stored, noted = self.stored(), self._noted()
+        written = self.notes.all()
+        notes = _readable(written)
+        if len(notes) < len(written):
+            found.append(Loss("answered", "what this site noted of a run (folder answered) is "
+                              "damaged"))
         found += self._short_ledgers(ledgers, notes)
         found += _unknown_runs(ledgers, stored, notes)
-        if (self.state / "split.json").exists():
-            if not any((self.state / name).exists() for name in LEDGERS):
-                found += [Loss(name, f"{name} is gone, of which split.json tells")
-                          for name in LEDGERS]
-        elif any(ledgers.values()):
+        if noted and not notes and not ledgers.get(TRAIN_LEDGER, True):
+            found += [Loss(name, f"{name} is gone, or empty: {noted} tells of earlier rounds")
+                      for name in LEDGERS if not ledgers.get(name, True)]
+        spent = any(ledgers.values()) or any(loss.part in LEDGERS for loss in found)
+        if spent and not (self.state / "split.json").exists():
             found.append(Loss("split.json", "split.json is gone, which says who is held out"))
         for name, note in notes.items():
             pinned = self.state / "keys" / name
             if note.key and (not pinned.exists() or pinned.read_bytes() != note.key.encode()):
                 found.append(Loss("keys", "which key a run began with is gone (folder keys)"))
+        found += self._lost_sets(notes, unknown=bool(found) and not notes)
         return list(dict.fromkeys(found))
+
+    def _refuse(self, found: Sequence[Loss]) -> None:
+        """Raises LedgerBroken, SiteFolderLost where there is a loss."""
+        if found:
+            broken = any(loss.damaged for loss in found)
+            raise (LedgerBroken if broken else SiteFolderLost)(
+                "; ".join(loss.what for loss in found) + f". Put the part back, or run `veilsum "
+                f"site accept-loss {self.state}`, which says what can be done without")
+
+    def _noted(self) -> str:
+        """A part that no crash leaves without a note, "" without one."""
+        parts = ("split.json", "sets/*.json", "openings/claims/*.json")
+        return next((part for part in parts if any(self.state.glob(part))), "")
+
+    def _lost_sets(self, notes: Mapping[str, Note], unknown: bool = False) -> list[Loss]:
+        """``unknown``: how many there were stood in notes that are lost."""
+        least = max((note.sets for note in notes.values()), default=int(unknown))
+        return [] if self.kept_sets() >= least else [Loss(
+            "sets", "over which partners sums were opened, or are, is gone in part (folder sets)")]
 
     def stored(self) -> dict[str, int]:
         """Of each run that left something in a folder of its own, by the folder's name: the newest
@@ -180,6 +218,10 @@ class SiteFolder:
                 RoundId(run, last)):
             raise SiteFolderLost("what rounding left over of this run's last update is gone "
                                  "(folder leftovers); put it back, or begin a new run")
+
+
+def _readable(notes: Mapping[str, Note | None]) -> dict[str, Note]:
+    return {name: note for name, note in notes.items() if note is not None}
 
 
 def spent_rounds(ledgers: Mapping[str, Sequence[Entry]]) -> dict[str, set[int]]:

@@ -8,6 +8,9 @@
 - Which rounds were answered: each round that was spent or left something stays answered. It is sent
   again where its reply is stored, and never computed again.
 - Which sums were opened: none of them is opened again.
+- Over which partners sums were opened (``sets``): under each key that the folder knows, every model
+  without a record counts as opened over a set that nobody knows. The site takes part in sums of it
+  under a new key alone, or if its policy admits one more set.
 - A run's key, which a note has too, is written anew.
 - Who is held out (``split.json``): stands in the configuration of every earlier run; written back
   by hand. A guess could charge a customer in both ledgers.
@@ -23,8 +26,9 @@ from pathlib import Path
 
 import dp_accounting as dp
 
+from client.opened_sets import close_key
 from client.reply_store import ReplyStore, folder_name
-from client.run_notes import Note, NoteDamaged, parse_note
+from client.run_notes import Note, parse_note
 from client.site_folder import LEDGERS, Loss, SiteFolder, spent_rounds
 from encryption.types import RoundId
 from keyholder.guard import OpeningGuard
@@ -60,6 +64,7 @@ def accept_loss(state: Path, owner: Owner) -> list[str]:
         done = [_charge(state / name, owner, max(1, runs), name in damaged) for name in LEDGERS
                 if name in lost]
         entries = {name: read_entries(state / name) for name in LEDGERS}
+        done += _sets(folder) if "sets" in lost else []
         done += _notes(folder, entries, bool(losses))
         done += _claims(folder, [entry for found in entries.values() for entry in found])
     return done
@@ -106,25 +111,34 @@ def _notes(folder: SiteFolder, ledgers: dict[str, tuple[Entry, ...]], lost: bool
         return []
     spent, stored = spent_rounds(ledgers), folder.stored()
     marks = {name: Mark.of(entries) for name, entries in ledgers.items()}
-    known = {path.name: _read(path) for path in folder.notes.paths()}
+    known = folder.notes.all()
     new = 0
     for name in sorted({*known, *spent, *stored}):
         note, reached = known.get(name), max((*spent.get(name, ()), stored.get(name, 0)))
         if note is None or note.newest < reached:
             new += 1
             note = replace(note or Note(), answered=max(reached, (note or Note()).newest))
-        write_whole(folder.notes.folder / name, replace(note, marks=marks).packed())
+        write_whole(folder.notes.folder / name, replace(
+            note, marks=marks, sets=folder.kept_sets()).packed())
         if note.key:
             write_whole(folder.state / "keys" / name, note.key.encode())
     return [f"the notes of {len(known.keys() | spent.keys() | stored.keys())} runs agree with the "
             f"ledgers; the rounds of {new} count as answered, and are never computed again"]
 
 
-def _read(path: Path) -> Note | None:
-    try:
-        return parse_note(path.read_bytes())
-    except NoteDamaged:
-        return None
+def _sets(folder: SiteFolder) -> list[str]:
+    """Before the notes are written anew: close the keys of all runs."""
+    keys = {note.key for note in folder.notes.all().values() if note}
+    keys |= {path.read_text() for path in (folder.state / "keys").glob("[0-9a-f]*")}
+    known = sorted(filter(str.isalnum, keys))
+    for key in known:
+        close_key(folder.state / "sets", key)
+    if not known:
+        return ["over which partners sums were opened is not known, nor under which key: go on "
+                "under a new key of the federation alone"]
+    return [f"under the key of earlier runs ({', '.join(known)}) this site takes part in no sum of "
+            "a model without a record: the federation makes a new key, or this site's policy "
+            "admits a further set (changed_sets)"]
 
 
 def _claims(folder: SiteFolder, entries: Sequence[Entry]) -> list[str]:

@@ -90,6 +90,8 @@ def _log2(terms: Tensor) -> Tensor:
 def row_sums(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """(n, k) -> (n,): each row's sum, the same however many zeros stand in it, and whichever rows
     are there."""
+    if not values.size:
+        return np.zeros(len(values))
     numbers = torch.from_numpy(np.array(values, np.float64))
     return total(numbers, (1,), torch.count_nonzero(numbers, 1).unsqueeze(1)).numpy()
 

@@ -113,8 +113,7 @@ class Ledger:
         """Raises what spending all of ``rounds`` would raise, before the first is spent: a run
         that passes the limit half-way has cost its customers privacy for nothing. Writes
         nothing."""
-        with self._locked() as descriptor:
-            entries, _ = self._read(descriptor)
+        entries = list(self.entries())
         new = _unspent(entries, run_id, _wanted(rounds, start))
         self._check(entries, self._chain(entries, run_id, new, failure))
 
@@ -124,7 +123,10 @@ class Ledger:
         return Mark.of(self.entries()).head
 
     def entries(self) -> tuple[Entry, ...]:
-        """Every line, checked. Raises LedgerBroken."""
+        """Every line, checked; none where there is no file, and none is made. Raises
+        LedgerBroken."""
+        if not self._path.exists():
+            return ()
         with self._locked() as descriptor:
             return tuple(self._read(descriptor)[0])
 

@@ -261,7 +261,8 @@ def _stored_reply(folder: Path, source: Random) -> bool:
 
 
 def _note(source: Random) -> bool:
-    real = Note(5, 6, {"ledger.jsonl": Mark(12, "ab" * 32)}, "cd" * 16, (1, 2)).packed()
+    real = Note(5, 6, {"ledger.jsonl": Mark(12, "ab" * 32)}, "cd" * 16, (1, 2),
+                source.choice((0, 7))).packed()
     content = mutate.changed(source, real)
     if source.random() < 0.7:  # with the right check, so that what lies inside is read
         text = mutate.ledger_line(source, real.partition(b"\n")[2])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from learning.auc import Auc
 from learning.customers import Customers
-from learning.metrics import MeanAbsoluteError, interval
+from learning.metrics import MeanAbsoluteError, Metric, interval
+from learning.totals import TotalsError
 from privacy.clipping import clip_rows
 
 METRIC = MeanAbsoluteError("kWh", 50.0)
@@ -91,3 +93,13 @@ def test_interval_ignores_resamples_of_one_class() -> None:
     estimate = interval(0.5, np.r_[np.linspace(0, 1, 101), np.nan])
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.5, 0.025, 0.975))
     assert np.isnan(interval(0.5, np.array([np.nan])).low)
+
+
+@pytest.mark.parametrize("metric", [METRIC, TotalsError(3, 2, 20.0), Auc()])
+@pytest.mark.parametrize("shape", [(0, 0, 2), (0, 3, 2), (4, 0, 2)])
+def test_nobody_and_no_examples_have_statistics_too(metric: Metric, shape: tuple[int, ...]) -> None:
+    """A site without held-out customers takes part in the test like any other."""
+    blank = np.zeros(shape, np.float32)
+    data = Customers(blank, blank, np.zeros(shape[:2], np.bool_), blank)
+    rows = metric.statistics(blank, data)
+    assert rows.shape == (shape[0], metric.size) and not rows.any()
