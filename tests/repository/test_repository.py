@@ -28,7 +28,7 @@ def _readme_command(name: str) -> str:
 
 def test_the_readme_has_both_commands() -> None:
     assert _readme_command("simulate") == "pip install -c constraints.txt -e . && veilsum simulate"
-    assert _readme_command("tests") == "pip install -c constraints.txt -e '.[dev]' && pytest"
+    assert _readme_command("tests") == "pip install -c constraints.txt -e '.[dev]' && pytest -n 2"
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
