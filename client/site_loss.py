@@ -61,8 +61,10 @@ def accept_loss(state: Path, owner: Owner) -> list[str]:
         runs = len({path.name for path in folder.notes.paths()} | folder.stored().keys())
         lost = {loss.part for loss in losses}
         damaged = {loss.part for loss in losses if loss.damaged}
+        # Without the notes nothing says how long the ledgers were: the owner may charge for that.
+        unsure = LEDGERS if "answered" in lost and owner.spent is not None else ()
         done = [_charge(state / name, owner, max(1, runs), name in damaged) for name in LEDGERS
-                if name in lost]
+                if name in lost or name in unsure]
         entries = {name: read_entries(state / name) for name in LEDGERS}
         done += _sets(folder) if "sets" in lost else []
         done += _notes(folder, entries, bool(losses))

@@ -1,4 +1,7 @@
-"""What a second reader broke: each test fails until it is mended."""
+"""A server that steers what a site does by its configuration, its requests, or what was lost there.
+
+Real data, sites with a limit of 3 and the policy that the command writes.
+"""
 
 from __future__ import annotations
 
