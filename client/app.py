@@ -28,7 +28,9 @@ app = ClientApp()
 
 FOR_PEOPLE = (Refused, SiteError, TableError, KeyFileError, LedgerBroken, BudgetExceeded)
 """Errors whose text says what is wrong and what to do."""
-_MOST_SESSIONS = 16
+_MOST_SESSIONS, _MOST_AT_A_SITE = 16, 2
+"""A simulation's partners share a process. At a site each session holds data, and configurations
+come from the server: those that it only asked for must not pile up."""
 _sessions: OrderedDict[tuple[str, Site], Session] = OrderedDict()
 _opening: dict[tuple[str, Site], Lock] = {}
 _sessions_lock = Lock()
@@ -99,7 +101,8 @@ def _session(context: Context) -> Session:
             session = _sessions.get(key)
             if session is None:
                 session = _sessions[key] = Session.start(key[0], site)
-                while len(_sessions) > _MOST_SESSIONS:
+                most = _MOST_SESSIONS if site.policy is None else _MOST_AT_A_SITE
+                while len(_sessions) > most:
                     _sessions.popitem(last=False)
             return session
     finally:

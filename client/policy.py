@@ -56,8 +56,10 @@ class SitePolicy:
     noise of a whole run at epsilon 3 over 457 parameters (sqrt(457) / .72 clips), and fewer
     would hide nothing that noise does not. changed_sets: how many further sets of partners the
     opener may open on a model that was opened with another set. columns, categories, days (first
-    and last, ISO): None allows what the allowed tasks read, any, and any. epsilon_per_run: what
-    a run asks for that says nothing else.
+    and last, ISO): None allows what the allowed tasks read, any, and any. time_zone: of the homes'
+    clock, "" where times have no offset. calendars: (partner, first/last day of its purchases), as
+    in ``task.calendars``: without them no run may give partners calendars of their own.
+    epsilon_per_run: what a run asks for that says nothing else.
     """
 
     partners: tuple[str, ...]
@@ -74,17 +76,14 @@ class SitePolicy:
     openings: tuple[str, ...] = ("revealed", "sealed")
     epsilon_per_run: float = 3.0
     delta: float = 1e-5
+    time_zone: str = ""
+    calendars: tuple[tuple[str, str], ...] = ()
     most: Most = field(default_factory=Most)
 
     @classmethod
     def known(cls, customers: Mapping[str, int]) -> SitePolicy:
         """The defaults, for partners and their public estimates of customers."""
         return cls(tuple(customers), tuple(customers.values()), max(2, len(customers)))
-
-    @property
-    def fixes_what_counts(self) -> bool:
-        """Whether a run has no choice of which of a site's rows count."""
-        return self.categories is not None and self.days is not None
 
     def check(self, config: Config) -> None:
         """Raises PolicyRefused with every reason and what to change; its text names no data."""
@@ -100,6 +99,9 @@ def _partners(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
     """Who is in a sum, how many of them, and how many customers they bring."""
     partners, estimates = config.federation.partners, config.federation.customers
     known = dict(zip(policy.partners, policy.customers, strict=True))
+    if not partners:
+        yield "federation.partners", "names nobody: the run's configuration lists its partners"
+        return
     unknown = [name for name in partners if name not in known]
     if unknown:
         yield ("federation.partners", f"{_listed(_with_twins(unknown, known))}: this site "
@@ -111,9 +113,10 @@ def _partners(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
                f"policy's least_quorum is {policy.least_quorum}: with fewer, two sums subtracted "
                "show a partner's own")
     holding = config.task.holdout_partners
-    if holding and len(set(holding)) < 2:
-        yield ("task.holdout_partners", f"only {_listed(map(repr, holding))} holds customers "
-               "out: the test would release one partner's own sums. Name two at least, or none")
+    if holding and len(set(holding)) < policy.least_quorum:
+        yield ("task.holdout_partners", f"only {_listed(map(repr, holding))} hold customers out, "
+               f"and the policy's least_quorum is {policy.least_quorum}: the test would release "
+               "sums over these alone. Name as many partners, or none, which means all")
     wrong = [f"{name!r} {estimates.get(name, 0):,} (policy: {known[name]:,})"
              for name in partners if name in known
              and not 1 <= ESTIMATES_DIFFER * estimates.get(name, 0) / known[name]
@@ -125,7 +128,8 @@ def _partners(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
     if not unknown and others < policy.least_customers:
         yield ("strategy.quorum", f"beside one partner only {others:,} customers, by the policy's "
                f"estimates, may be in an opened sum, and least_customers is "
-               f"{policy.least_customers:,}: more partners, or a larger quorum")
+               f"{policy.least_customers:,}: more partners, a larger quorum, or, if the site "
+               "agrees, a smaller least_customers")
 
 
 def _choices(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
@@ -142,6 +146,16 @@ def _choices(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
         if read:
             yield ("columns", f"task={config.task.name} reads {', '.join(read)} too, which the "
                    "policy does not list")
+    if config.task.time_zone != policy.time_zone:
+        yield ("time_zone", f"the run's is {_shortened(config.task.time_zone)}, the policy's "
+               f"{policy.time_zone!r}: on another clock other rows would be at fault")
+    agreed = dict(policy.calendars)
+    strange = sorted(name for name, span in config.task.calendars.items()
+                     if agreed.get(name) != span)
+    if strange:
+        yield ("calendars", f"the run's calendar of {_listed(map(_shortened, strange))} is none of "
+               "the policy's: on days on which the others have no customers, a sum over all "
+               "partners would be one partner's own. Write them below [calendars]")
     if policy.categories is not None:
         asked = [name for name in config.task.categories if name not in policy.categories]
         if asked:

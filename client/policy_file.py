@@ -10,6 +10,7 @@ from dataclasses import fields
 from datetime import date
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from client.policy import Most, SitePolicy, plain
 from conf.schema import EncryptionConfig, PrivacyConfig
@@ -48,6 +49,7 @@ def parse(text: str) -> SitePolicy:
     values = {key: value for key, value in tree.items() if _known(key, _KEYS, "", faults)}
     partners = _partners(values.pop("partners", None), faults)
     most = _most(values.pop("most", {}), faults)
+    calendars = _calendars(values.pop("calendars", {}), faults)
     found = {key: _value(key, value, faults) for key, value in values.items()}
     given = {key: value for key, value in found.items() if value is not None}
     count = max(2, len(partners))
@@ -57,7 +59,8 @@ def parse(text: str) -> SitePolicy:
                       "give a smaller number or add partners")
     if faults:
         raise PolicyError("\n  ".join(("this policy cannot be used:", *faults)))
-    return SitePolicy(tuple(partners), tuple(partners.values()), most=Most(**most), **given)
+    return SitePolicy(tuple(partners), tuple(partners.values()), most=Most(**most),
+                      calendars=calendars, **given)
 
 
 def _known(key: str, keys: set[str], prefix: str, faults: list[str]) -> bool:
@@ -89,6 +92,15 @@ def _partners(value: object, faults: list[str]) -> dict[str, int]:
     return {} if len(faults) > before else value
 
 
+def _calendars(value: object, faults: list[str]) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        faults.append('calendars: is a table; write below [calendars] a line for each partner such '
+                      'as north = "2000-11-01/2001-02-28"')
+        return ()
+    return tuple((name, "/".join(span)) for name, text in value.items()
+                 if (span := _days(str(text).split("/"), faults, f"calendars.{name}")))
+
+
 def _most(value: object, faults: list[str]) -> dict[str, float]:
     if not isinstance(value, dict):
         faults.append("most: is a table; write below [most] a line such as rounds = 500")
@@ -118,6 +130,8 @@ def _value(key: str, value: object, faults: list[str]) -> Any:
             return _between(key, value, 0.0, 1e-2, faults)
         case "days":
             return _days(value, faults)
+        case "time_zone":
+            return _zone(value, faults)
     return _names(key, value, faults)
 
 
@@ -137,7 +151,7 @@ def _between(key: str, value: object, above: float, most: float,
     return float(value)
 
 
-def _days(value: object, faults: list[str]) -> tuple[str, str] | None:
+def _days(value: object, faults: list[str], key: str = "days") -> tuple[str, str] | None:
     try:
         first, last = (day if isinstance(day, date) else date.fromisoformat(day)
                        for day in value)  # type: ignore[attr-defined]
@@ -145,8 +159,15 @@ def _days(value: object, faults: list[str]) -> tuple[str, str] | None:
             return first.isoformat()[:10], last.isoformat()[:10]
     except (TypeError, ValueError):
         pass
-    faults.append('days: must be the first and the last, ["2017-01-01", "2017-12-31"], got '
-                  f"{value!r}")
+    faults.append(f'{key}: must be the first and the last, ["2017-01-01", "2017-12-31"] (in '
+                  f'[calendars] "2017-01-01/2017-12-31"), got {value!r}')
+    return None
+
+
+def _zone(value: object, faults: list[str]) -> str | None:
+    if isinstance(value, str) and (not value or value in available_timezones()):
+        return value
+    faults.append(f'time_zone: must be a time zone such as "Europe/Paris", or "", got {value!r}')
     return None
 
 
@@ -187,6 +208,10 @@ def starter(customers: Mapping[str, int] = _EXAMPLE) -> str:
     lines += ["# About how many customers each partner trains on, this site's own too. Others are",
               "# refused, and so are runs whose estimates differ by more than a factor of two.",
               "[partners]", *(f"{_toml(name)} = {count}" for name, count in customers.items()),
+              "", "# First and last day of each partner's purchases, for task=retail_cross. A run",
+              "# with other calendars is refused: on days on which the others have no customers, a",
+              "# sum over all partners would be one partner's own.", "# [calendars]",
+              *(f'# {_toml(name)} = "2017-01-01/2017-12-31"' for name in customers),
               "", "# Largest numbers that a run may ask for: they cost time and memory.",
               "[most]", *(f"# {field.name} = {_toml(getattr(known.most, field.name))}"
                 for field in fields(Most))]
@@ -218,6 +243,8 @@ _MEANING: Mapping[str, str] = {
                   "partners sell:\na sum over what one partner alone sells is its own.",
     "days": "First and last day that a run's calendar may name. Left out: any. Name a span in "
             "which all\npartners have customers, for the same reason.",
+    "time_zone": "Clock of the homes, as task.time_zone names it; empty where times have no "
+                 "offset.",
     "privacy": "Ways to protect customers.",
     "encryption": "Ways to encrypt updates.",
     "openings": "Who may see the model: the operator too (revealed), or key holders (sealed).",

@@ -34,7 +34,7 @@ from keyholder.guard import OpeningGuard
 from keyholder.keys import SharedKey
 from keyholder.sealer import Sealer
 from learning.customers import PartnerData
-from learning.registry import head_mask, load_partner, shared_start
+from learning.registry import forget_partners, head_mask, load_partner, shared_start
 from privacy.ledger import Ledger
 from privacy.noise import NoiseSource
 from strategies.agreement import Agreement
@@ -77,6 +77,8 @@ class Session:
         _check_bounds(config, site)
         key = SharedKey.load(site.key_path)
         key.check_fits(agreement.parameters)
+        if site.policy is not None:  # configurations come from the server: one at a time
+            forget_partners()
         data = load_partner(config, site.data_path, site.partner)
         real = site.policy is not None or config.federation.name == "deployment"
         if real and not data.train.examples:
@@ -271,17 +273,17 @@ class Session:
 
 
 def _nothing_to_train_on(site: Site) -> None:
-    """Raises SiteError, unless a server could have chosen categories and calendar so that one
-    customer decides: then a refusal would tell whether it is there, and the site takes part with
-    its noise alone."""
+    """Raises SiteError in a simulation. At a real site the server chose categories, calendar and
+    seed, perhaps so that one customer decides: a refusal would tell whether it is there, as often
+    as the server asks, for no epsilon. So the site takes part, with its noise alone."""
     why = (f"{site.data_path} gives this run nothing to train on, under its calendar and "
            "categories; `veilsum validate-data FILE --site PARTNER` with the task settings of the "
            "run says why")
-    if site.policy is None or site.policy.fixes_what_counts:
+    if site.policy is None:
         raise SiteError(why)
-    log.error("%s. This site takes part all the same, with noise alone: that it refuses would tell "
-              "the server about its customers, because the run chose what counts. With categories "
-              "and days in its policy it refuses", why)
+    log.error("%s. This site takes part all the same, with its noise alone: a refusal would tell "
+              "the server about its customers. Stop its client if the run is not what was agreed",
+              why)
 
 
 def _check_bounds(config: Config, site: Site) -> None:

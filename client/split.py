@@ -43,10 +43,18 @@ def pin(path: Path, config: Config) -> None:
 
 def check(path: Path, config: Config) -> None:
     """Raises SplitChanged for another division than that in ``path``, if there is one."""
-    if path.exists() and path.read_text() != _division(config):
+    if path.exists() and _read(path) != json.loads(_division(config)):
         raise SplitChanged(
-            "earlier runs of this site held out other customers; use the same seed, "
-            "task.holdout_fraction and task.holdout_partners")
+            f"earlier runs of this site held out other customers, as {path} says; use the same "
+            "seed, task.holdout_fraction and task.holdout_partners")
+
+
+def _read(path: Path) -> object:
+    """None for what is no JSON: a person may have written it."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        return None
 
 
 def _division(config: Config) -> str:

@@ -62,13 +62,20 @@ def _write(file: Path, partners: list[str]) -> int:
             raise PolicyError(f"{name!r} is named twice")
         customers[name] = int(count)
     text = starter(customers)
-    parse(text)
+    policy = parse(text)
+    if not file.parent.is_dir():
+        raise PolicyError(f"there is no folder {file.parent}; make the site's state folder first")
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text)
     except FileExistsError:
         raise PolicyError(f"{file} is there already; edit it, or move it away") from None
     print(f"{file}: a policy for {', '.join(customers)}. Read it before the site's first run.")
+    others = sum(sorted(customers.values())[:-1])
+    if others < policy.least_customers:
+        print(f"Beside the largest partner there are {others} customers, fewer than "
+              f"least_customers = {policy.least_customers}: it refuses every run until you lower "
+              "that, or the federation grows.")
     return 0
 
 

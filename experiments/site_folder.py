@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+_PARTS = ("ledger.jsonl", "ledger-heldout.jsonl", "answered", "replies", "keys", "split.json",
+          "openings", "heads", "leftovers", "sets", "models")
+
 
 def main(argv: list[str]) -> int:
     """Exit codes: 0 all parts agree (or agree again), 1 a part is lost, 2 wrong input."""
@@ -13,6 +16,11 @@ def main(argv: list[str]) -> int:
     if not arguments.state.is_dir():
         print(f"veilsum site: there is no folder {arguments.state}; give the state-path of the "
               "site's node configuration", file=sys.stderr)
+        return 2
+    if not any((arguments.state / part).exists() for part in _PARTS):
+        print(f"veilsum site: {arguments.state} holds no part of a site's state folder: it is "
+              "another folder, or a site that took part in nothing yet, or all of it is lost "
+              "(docs/site_folder.md)", file=sys.stderr)
         return 2
     if arguments.act == "check":
         return _check(arguments.state)
@@ -25,8 +33,8 @@ def _check(state: Path) -> int:
     losses = SiteFolder(state).losses()
     for loss in losses:
         print(f"{loss.part}: {loss.what}")
-    print(f"{len(losses)} losses; `veilsum site accept-loss {state}` goes on without a backup"
-          if losses else "all parts agree")
+    print(f"{len(losses)} {'loss' if len(losses) == 1 else 'losses'}; `veilsum site accept-loss "
+          f"{state}` goes on without a backup" if losses else "all parts agree")
     return int(bool(losses))
 
 

@@ -124,7 +124,10 @@ class Customers:
 
     def scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """A model's outputs (n, e, o) as scores to be compared with ``targets``."""
-        return outputs if self.scale is None else self.naive + self.scale[..., None] * outputs
+        if self.scale is None:
+            return outputs
+        with np.errstate(over="ignore", invalid="ignore"):  # outputs need not be finite
+            return self.naive + self.scale[..., None] * outputs
 
 
 def concatenate(parts: Sequence[Customers]) -> Customers:

@@ -8,12 +8,16 @@ clipping could not bound what it contributes. Each feature lies in [-BOUND, BOUN
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from learning.features import BOUND
 from learning.weekly_history import sequence, weekly, weeks_of
+
+Column = NDArray[np.float64]
 
 FEATURES = (
     "frequency", "recency", "overdue", "visits_since", "overdue_in_visits", "share_of_visits",
@@ -39,15 +43,18 @@ def examples_at(days: pl.DataFrame, day: int, history_days: int, quiet_days: int
     visits = past.select("customer", "age").unique().sort("customer", "age", descending=[
         False, True])
     asked = pl.col("last") > quiet_days
-    return (
+    found = (
         _pairs(past, history_days).filter(asked)
         .join(_customers(past, visits, history_days), on="customer")
         .join(_visits_since(past, visits), on=["customer", "category"])
         .join(future, on=["customer", "category"], how="left")
         .with_columns(pl.col("target").fill_null(0.0))
-        .select("customer", "category", *_features(history_days), _naive(), "target")
-        .sort("customer", "category")
     )
+    columns = {name: found[name].cast(pl.Float64).to_numpy() for name in found.columns[2:]}
+    return found.select("customer", "category", pl.Series("naive", _naive(columns)), "target",
+                        *(pl.Series(name, column) for name, column in zip(
+                            FEATURES, _features(columns, history_days), strict=True))).select(
+        "customer", "category", *FEATURES, "naive", "target").sort("customer", "category")
 
 
 def history_at(days: pl.DataFrame, asked: pl.DataFrame, day: int,
@@ -81,8 +88,8 @@ def _amount(name: str) -> pl.Expr:
 
 def _pairs(past: pl.DataFrame, history_days: int) -> pl.DataFrame:
     """One row per (customer, category). last, first: age in days, 1 is the day before; gap2: sum
-    of squared gaps between purchases; rank: share of the customer's categories bought on fewer
-    days."""
+    of squared gaps between purchases; rarer: how many of the customer's ``pairs`` categories were
+    bought on fewer days."""
     gaps = -pl.col("age").diff().cast(pl.Float64)
     pairs = past.group_by("customer", "category", maintain_order=True).agg(
         pl.len().cast(pl.Float64).alias("days"),
@@ -91,8 +98,9 @@ def _pairs(past: pl.DataFrame, history_days: int) -> pl.DataFrame:
         (pl.col("age") * 2 <= history_days).sum().cast(pl.Float64).alias("later"),
         (gaps**2).sum().alias("gap2"),
         _amount("value"), _amount("quantity"))
-    order = (pl.col("days").rank("min") - 1) / pl.len()
-    return pairs.with_columns(order.over("customer").alias("rank"))
+    return pairs.with_columns(
+        (pl.col("days").rank("min") - 1).cast(pl.Float64).over("customer").alias("rarer"),
+        pl.len().cast(pl.Float64).over("customer").alias("pairs"))
 
 
 def _customers(past: pl.DataFrame, visits: pl.DataFrame, history_days: int) -> pl.DataFrame:
@@ -119,50 +127,53 @@ def _visits_since(past: pl.DataFrame, visits: pl.DataFrame) -> pl.DataFrame:
             .join(numbered, on=["customer", "age"]).drop("age"))
 
 
-def _features(history_days: int) -> list[pl.Expr]:
-    """In the order of FEATURES. Offsets and divisors are constants that centre typical values,
-    not statistics of anybody's data."""
-    col, log = pl.col, pl.Expr.log
-    days, visits = col("days"), col("v_days")
+def _features(of: Mapping[str, Column], history_days: int) -> list[NDArray[np.float32]]:
+    """(m,) each, in the order of FEATURES. Offsets and divisors are constants that centre typical
+    values, not statistics of anybody's data.
+
+    In numpy, whose operations give an element the same bits wherever it stands: Polars divides a
+    column of one row, or of one value, in another way, so that the last bits of a customer's
+    features told whether it was alone."""
+    days, visits, log = of["days"], of["v_days"], np.log
     half = history_days / 2
 
-    def cycle(count: pl.Expr, first: pl.Expr, last: pl.Expr) -> pl.Expr:
-        return pl.when(count > 1).then((first - last) / (count - 1)).otherwise(half).clip(1)
+    def cycle(count: Column, first: Column, last: Column) -> Column:
+        return np.maximum(np.where(count > 1, (first - last) / (count - 1), half), 1)
 
-    def variation(gap2: pl.Expr, count: pl.Expr, first: pl.Expr, last: pl.Expr) -> pl.Expr:
+    def variation(gap2: Column, count: Column, first: Column, last: Column) -> Column:
         """Coefficient of variation of the gaps; 1, as of purchases at random, for fewer than 2."""
         mean2 = cycle(count, first, last)**2
-        return pl.when(count > 2).then(
-            ((gap2 / (count - 1) / mean2) - 1).clip(0).sqrt()).otherwise(1.0)
+        return np.where(count > 2, np.sqrt(np.maximum(gap2 / (count - 1) / mean2 - 1, 0)), 1.0)
 
-    columns = (
-        1.5 * (log(days) - 0.3),
-        1.0 - 4.0 * ((col("last") / history_days).sqrt() - 0.6),
-        log(col("last") / cycle(days, col("first"), col("last"))),
-        log(1 + col("since")) - 1.0,
-        log((1 + col("since")) * days / visits) + 0.2,
-        log(days / visits) + 1.5,
-        1.5 * (log(1 + col("later")) - 0.4),
-        log(1 + (col("first") - col("last")) * 12 / history_days) - 0.5,
-        2.0 * (1.0 - variation(col("gap2"), days, col("first"), col("last"))),
-        log((1e-9 + col("value") / days) / (1e-9 + col("all_value") / col("lines"))),
-        log((1e-9 + col("quantity") / days) / (1e-9 + col("all_quantity") / col("lines"))),
-        2.0 * col("rank"),
-        log(visits) - 1.5,
-        log(1 + col("v_later")) - 1.2,
-        0.6 - 2.0 * (col("v_last") / history_days).sqrt(),
-        2.0 * (1.0 - variation(col("v_gap2"), visits, col("v_first"), col("v_last"))),
-        0.7 * (log(col("categories")) - 3.0),
-        log(col("lines") / visits) - 1.8,
-    )
-    return [column.fill_nan(0).clip(-BOUND, BOUND).cast(pl.Float32).alias(name)
-            for name, column in zip(FEATURES, columns, strict=True)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = (
+            1.5 * (log(days) - 0.3),
+            1.0 - 4.0 * (np.sqrt(of["last"] / history_days) - 0.6),
+            log(of["last"] / cycle(days, of["first"], of["last"])),
+            log(1 + of["since"]) - 1.0,
+            log((1 + of["since"]) * days / visits) + 0.2,
+            log(days / visits) + 1.5,
+            1.5 * (log(1 + of["later"]) - 0.4),
+            log(1 + (of["first"] - of["last"]) * 12 / history_days) - 0.5,
+            2.0 * (1.0 - variation(of["gap2"], days, of["first"], of["last"])),
+            log((1e-9 + of["value"] / days) / (1e-9 + of["all_value"] / of["lines"])),
+            log((1e-9 + of["quantity"] / days) / (1e-9 + of["all_quantity"] / of["lines"])),
+            2.0 * (of["rarer"] / of["pairs"]),
+            log(visits) - 1.5,
+            log(1 + of["v_later"]) - 1.2,
+            0.6 - 2.0 * np.sqrt(of["v_last"] / history_days),
+            2.0 * (1.0 - variation(of["v_gap2"], visits, of["v_first"], of["v_last"])),
+            0.7 * (log(of["categories"]) - 3.0),
+            log(of["lines"] / visits) - 1.8,
+        )
+    return [np.clip(np.nan_to_num(column, nan=0.0, posinf=BOUND, neginf=-BOUND), -BOUND, BOUND)
+            .astype(np.float32) for column in columns]
 
 
-def _naive() -> pl.Expr:
+def _naive(of: Mapping[str, Column]) -> NDArray[np.float32]:
     """Frequency x activity: days with the category, times the root of 1 + visits in the later
     half of the history. The strongest rule without fitted numbers among those tried on
     validation (with or without recency, visits since, the later half alone). On a log scale,
     shifted so that histograms of it use the same cells as a model's logits."""
-    rule = pl.col("days").log() + 0.5 * (1 + pl.col("v_later")).log()
-    return (rule - 2.5).cast(pl.Float32).alias("naive")
+    rule = np.log(of["days"]) + 0.5 * np.log(1 + of["v_later"])
+    return (rule - 2.5).astype(np.float32)

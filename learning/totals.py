@@ -3,6 +3,7 @@ predictions. One customer's week is mostly chance; what has to be in stock is a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,10 +73,10 @@ class TotalsError:
             errors = np.where(customers.mask[..., None], scores - customers.targets, 0)
         errors = np.clip(np.nan_to_num(errors, nan=self.bound), -self.bound, self.bound)
         whole = np.zeros((len(customers), self.periods * self.outputs))
-        flat = errors.reshape(len(customers), -1)[:, :whole.shape[1]]
+        flat = errors.reshape(len(customers), math.prod(errors.shape[1:]))[:, :whole.shape[1]]
         whole[:, :flat.shape[1]] = flat
         known = np.where(customers.mask[..., None], customers.targets, 0)
-        actual = row_sums(known.reshape(len(known), -1))
+        actual = row_sums(known.reshape(len(known), math.prod(known.shape[1:])))
         return np.concatenate([whole, ACTUAL_SHARE * actual[:, None]], axis=1)
 
     def released(self, total: Vector, noise_std: float = 0.0) -> float:

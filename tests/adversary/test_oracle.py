@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.site_folder import NeverAnswered
 from encryption import rlwe
 from encryption.accumulator import digest
 from encryption.types import OpeningClaim, Refused, RoundId
@@ -184,7 +185,7 @@ def test_the_names_of_refusals_are_few() -> None:
     after = {refusals.GridCheckFailed, refusals.DigitOutOfRange, refusals.ConstantMismatch,
              refusals.PartnerMapMismatch, refusals.TagMismatch}
     before = {refusals.AnotherSumClaimed, refusals.KeyRetired, refusals.QuorumNotMet,
-              refusals.DigestMismatch}
+              refusals.DigestMismatch, refusals.AnotherSetOnThisModel, NeverAnswered}
     assert set(OpeningRefused.__subclasses__()) == after | before
 
 

@@ -47,7 +47,7 @@ def test_partners_that_cannot_be_are_refused(partners: list[str], tmp_path: Path
 
 @pytest.mark.parametrize(("text", "said"), [
     ("", "partners: a table of two partners at least"),
-    ("colour = 1\n", "colour: no such key; there are categories"),
+    ("colour = 1\n", "colour: no such key; there are calendars, categories"),
     ("least_quorum = 1\n", "least_quorum: must be a whole number from 2, got 1"),
     ("least_quorum = 3\n", "least_quorum: 3 of 2 known partners can never be"),
     ("least_customers = -1\n", "least_customers: must be a whole number from 0"),
@@ -60,6 +60,9 @@ def test_partners_that_cannot_be_are_refused(partners: list[str], tmp_path: Path
     ("tasks = ['churn']\n", "tasks: 'churn' is none of"),
     ("days = ['2017-02-01', '2017-01-01']\n", "days: must be the first and the last"),
     ("most = 3\n", "most: is a table"),
+    ("calendars = 3\n", "calendars: is a table"),
+    ("[calendars]\nnorth = '2017'\n", "calendars.north: must be the first and the last"),
+    ("time_zone = 'Paris'\n", "time_zone: must be a time zone such as"),
     ("[most]\nrounds = 0\nspeed = 2\n", "most.rounds: must be a whole number from 1, got 0"),
 ])
 def test_a_fault_names_the_key_and_the_cure(text: str, said: str) -> None:
@@ -84,13 +87,15 @@ def test_all_faults_are_named_at_once() -> None:
 def test_every_line_of_the_first_policy_can_be_made_to_count(tmp_path: Path) -> None:
     """Without their marks the lines say the defaults, but for those whose default is anything."""
     marked = starter({"north": 40, "south": 40})
-    plain = "\n".join(line[2:] if line.startswith("# ") and " = " in line else line
-                      for line in marked.splitlines())
+    plain = "\n".join(
+        line[2:] if line.startswith("# ") and (" = " in line or line.startswith("# [")) else line
+        for line in marked.splitlines())
     (tmp_path / "policy.toml").write_text(plain)
     policy = read(tmp_path / "policy.toml")
     assert policy.categories == ("MILK", "BREAD") and policy.days == ("2017-01-01", "2017-12-31")
-    assert {**vars(policy), "categories": None, "days": None, "columns": None} == vars(
-        parse(marked)) | {"tasks": policy.tasks}
+    assert dict(policy.calendars) == dict.fromkeys(("north", "south"), "2017-01-01/2017-12-31")
+    assert {**vars(policy), "categories": None, "days": None, "columns": None,
+            "calendars": ()} == vars(parse(marked)) | {"tasks": policy.tasks}
 
 
 def test_the_documented_policy_is_the_one_that_is_written() -> None:
