@@ -23,18 +23,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import dp_accounting as dp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize_scalar
 
 from privacy.accounting import (
+    epsilon_with_failures,
     event_json,
     event_mu_squared,
     event_rdp,
     gaussian_epsilon,
     rdp_to_epsilon,
 )
+from privacy.ledger import LATTICE
 from privacy.plan import PrivacyPlan
 
 _MOST_ENUMERATED = 10
@@ -151,25 +152,29 @@ def most_telling(sets: NDArray[np.bool_], noise: Noise, looks: int, norms: NDArr
 def rounds_admitted(plan: PrivacyPlan, limit: float, delta: float) -> int:
     """Most rounds like those of ``plan`` that a ledger with ``limit`` at ``delta`` takes, be they
     of one run or, at least as costly, of several."""
-    return _most(lambda rounds: spent(plan.round_event(), plan.start_event(), rounds, 1, delta),
-                 limit)
+    return _most(lambda rounds: spent(plan, rounds, 1, delta), limit)
 
 
 def runs_admitted(plan: PrivacyPlan, limit: float, delta: float) -> int:
     """Most whole runs of ``plan`` that a ledger takes."""
-    return _most(lambda runs: spent(plan.round_event(), plan.start_event(), runs * plan.rounds,
-                                    runs, delta), limit)
+    return _most(lambda runs: spent(plan, runs * plan.rounds, runs, delta), limit)
 
 
-def spent(each: dp.DpEvent, start: dp.DpEvent, rounds: int, runs: int, delta: float) -> float:
-    """Epsilon at ``delta`` as ``privacy.ledger`` composes it: Gaussians exactly, others by RDP."""
+def spent(plan: PrivacyPlan, rounds: int, runs: int, delta: float) -> float:
+    """Epsilon at ``delta`` of so many rounds of so many runs, as ``privacy.ledger`` composes it:
+    Gaussians exactly, others by RDP, and what each run sets aside of delta."""
+    each, start, failure = plan.round_event(), plan.start_event(), runs * plan.failure
     one, once = event_mu_squared(each), event_mu_squared(start)
     if one is not None and once is not None:
-        return gaussian_epsilon(math.sqrt(rounds * one + runs * once), delta)
+        mu = math.sqrt(rounds * one + runs * once)
+        inflation = (1 + LATTICE) ** (runs if plan.failure else 0)
+        return epsilon_with_failures(lambda left: gaussian_epsilon(mu, left / inflation), delta,
+                                     failure)
     begun = (0.0,) if once == 0 else event_rdp(event_json(start))
-    return rdp_to_epsilon(tuple(
+    divergences = tuple(
         rounds * divergence + runs * first for divergence, first in
-        zip(event_rdp(event_json(each)), itertools.cycle(begun), strict=False)), delta)
+        zip(event_rdp(event_json(each)), itertools.cycle(begun), strict=False))
+    return epsilon_with_failures(lambda left: rdp_to_epsilon(divergences, left), delta, failure)
 
 
 def _most(cost: Callable[[int], float], limit: float) -> int:

@@ -55,7 +55,7 @@ from privacy.accounting import (
 )
 from privacy.ledger_file import GENESIS, Entry, Mark, chained, mu_squared
 
-_LATTICE = 1 / 2000
+LATTICE = 1 / 2000
 """By which part of it the discrete Gaussian's delta may pass the continuous one's
 (``privacy.plan``)."""
 MOST_SET_ASIDE = 1 / 4000
@@ -153,7 +153,7 @@ class Ledger:
             mu = math.sqrt(math.fsum(count * (parts[text] or 0.0)
                                      for text, count in counts.items()))
             failures = _failures(entries, self._delta)
-            inflation = (1 + _LATTICE) ** sum(map(bool, failures))
+            inflation = (1 + LATTICE) ** sum(map(bool, failures))
             return epsilon_with_failures(
                 lambda delta: gaussian_epsilon(mu, delta / inflation), self._delta,
                 math.fsum(failures))
@@ -214,7 +214,7 @@ def _earlier_failure(lines: Sequence[Entry], delta: float) -> float:
     parts = [mu_squared(line.event) for line in lines]
     mu = math.sqrt(math.fsum(part for part in parts if part is not None))
     own = 0.0 if None in parts else gaussian_epsilon(mu, delta)
-    return delta * _LATTICE / (1 + math.exp(min(own, 200.0)))
+    return delta * LATTICE / (1 + math.exp(min(own, 200.0)))
 
 
 def _wanted(rounds: Mapping[int, dp.DpEvent], start: dp.DpEvent | None) -> dict[int, str]:

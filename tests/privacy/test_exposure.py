@@ -121,7 +121,7 @@ def test_the_ledger_takes_the_rounds_and_not_one_more(name: str, tmp_path: Path)
 
     def ask(rounds: int) -> None:
         ledger.check("run", dict.fromkeys(range(1, rounds + 1), plan.round_event()),
-                     start=plan.start_event())
+                     start=plan.start_event(), failure=plan.failure)
 
     ask(count)
     with pytest.raises(BudgetExceeded):
@@ -135,10 +135,11 @@ def test_the_ledger_takes_the_runs_and_not_one_more(tmp_path: Path) -> None:
     assert count >= 4
     for run in range(count):
         for number in (1, 2, 3):
-            ledger.spend(f"{run}", number, plan.round_event(), start=plan.start_event())
+            ledger.spend(f"{run}", number, plan.round_event(), start=plan.start_event(),
+                         failure=plan.failure)
     with pytest.raises(BudgetExceeded):
         ledger.check("one more", dict.fromkeys((1, 2, 3), plan.round_event()),
-                     start=plan.start_event())
+                     start=plan.start_event(), failure=plan.failure)
 
 
 def test_no_round_without_privacy_fits_a_limit() -> None:
