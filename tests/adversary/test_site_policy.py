@@ -23,7 +23,7 @@ from client.policy import PolicyRefused, SitePolicy
 from client.session import Session
 from client.site import Site
 from conf.compose import from_json, to_json
-from conf.schema import Config
+from conf.schema import MOST_CUSTOMERS, Config
 from encryption.parameters import choose_parameters
 from encryption.types import OpeningClaim, RoundId
 from experiments.local_grid import LocalGrid
@@ -237,13 +237,18 @@ def _any_deviation() -> st.SearchStrategy[Change]:
         group("strategy", rounds=st.integers(1001, 100_000)),
         group("strategy", quorum=st.integers(2, 5)),
         group("task", holdout_fraction=st.floats(0.5, 0.99, exclude_min=True)),
-        group("task", holdout_partners=st.sampled_from(names).map(lambda name: [name])),
+        group("task", holdout_partners=st.lists(
+            st.sampled_from(names), min_size=1, max_size=5, unique=True)),
+        group("task", time_zone=st.sampled_from(["Europe/Paris", "Pacific/Apia"]),
+              name=st.just("utility_load")),
+        group("task", name=st.just("retail_cross"), calendars=st.dictionaries(
+            st.sampled_from(names), st.just("2017-01-01/2017-12-30"), min_size=1)),
         group("task", history_days=st.integers(732, 10 ** 9)),
         st.lists(text.filter(lambda name: name not in names), min_size=1, max_size=4, unique=True)
         .map(lambda more: lambda config: _among(config, [*names, *more])),
         st.sets(st.sampled_from(names), min_size=2, max_size=5)
         .map(lambda some: lambda config: _among(config, sorted(some))),
-        st.tuples(st.sampled_from(names), st.one_of(st.just(1), st.integers(1300, 10 ** 7)))
+        st.tuples(st.sampled_from(names), st.one_of(st.just(1), st.integers(1300, MOST_CUSTOMERS)))
         .map(lambda pair: lambda config: _among(config, names, **{pair[0]: pair[1]})),
     )
 
