@@ -51,8 +51,8 @@ def test_another_division_of_customers_is_known_at_once(  # type: ignore[no-unty
         configure, clients, tmp_path: Path) -> None:
     with clients(configure()) as federation:
         division = {"seed": 5, "holdout_fraction": federation.config.task.holdout_fraction}
-        (tmp_path / "state" / "east" / "split.json").write_text(json.dumps(division))
-        (tmp_path / "state" / "east" / "ledger.jsonl").touch()  # as a run's first round leaves it
+        parse_train_reply(federation.train("east", 1))
+        (tmp_path / "state" / "east" / "split.json").write_text(json.dumps(division) + "\n")
         assert _joined(federation) == "SplitChanged" and len(_joined(federation, "west")) > 20
 
 
