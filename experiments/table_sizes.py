@@ -23,8 +23,9 @@ def check_sizes(config: Config, path: Path, customers: Mapping[str, int],
     counts = dict(enumerate(_parts(config, customers) if site is None
                             else _peers(config, *customers.values())))
     named = {f"partner {place + 1}": _training(config, count) for place, count in counts.items()}
-    task = replace(config.task, holdout_partners=[], calendars={}, newcomer_partner=None,
-                   newcomer_customers=0)
+    calendars = dict.fromkeys(named, next(iter(config.task.calendars.values()), ""))
+    task = replace(config.task, path=None, holdout_partners=[], newcomer_partner=None,
+                   newcomer_customers=0, calendars=calendars if config.task.calendars else {})
     whole = replace(config, task=task, strategy=replace(config.strategy, opener=""),
                     federation=replace(config.federation, partners=list(named), customers=named))
     return Agreement.of(whole.validate()).describe_width(config.encryption.bits)
