@@ -56,7 +56,9 @@ class SitePolicy:
     noise of a whole run at epsilon 3 over 457 parameters (sqrt(457) / .72 clips), and fewer
     would hide nothing that noise does not. changed_sets: how many further sets of partners the
     opener may open on a model that was opened with another set. columns, categories, days (first
-    and last, ISO): None allows what the allowed tasks read, any, and any. time_zone: of the homes'
+    and last, ISO): None allows what the allowed tasks read, any, and any. least_history_days: of
+    purchases that an example looks back on: within a day or two a server would find dates on which
+    the others have no customers. time_zone: of the homes'
     clock, "" where times have no offset. calendars: (partner, first/last day of its purchases), as
     in ``task.calendars``: without them no run may give partners calendars of their own.
     epsilon_per_run: what a run asks for that says nothing else.
@@ -76,6 +78,7 @@ class SitePolicy:
     openings: tuple[str, ...] = ("revealed", "sealed")
     epsilon_per_run: float = 3.0
     delta: float = 1e-5
+    least_history_days: int = 28
     time_zone: str = ""
     calendars: tuple[tuple[str, str], ...] = ()
     most: Most = field(default_factory=Most)
@@ -171,6 +174,9 @@ def _numbers(policy: SitePolicy, config: Config) -> Iterator[tuple[str, str]]:
                f"{policy.epsilon_per_run:g}")
     if privacy.delta > policy.delta:
         yield "delta", f"the run's privacy.delta of {privacy.delta:g} is above {policy.delta:g}"
+    if config.task.history_days < policy.least_history_days:
+        yield ("least_history_days", f"the run's task.history_days of {task.history_days} is below "
+               f"{policy.least_history_days}: on a few days one partner alone may have customers")
     for key, asked, limit in (
             ("rounds", config.strategy.rounds, most.rounds),
             ("hidden", config.model.hidden, most.hidden),

@@ -122,7 +122,7 @@ def _value(key: str, value: object, faults: list[str]) -> Any:
     match key:
         case "least_quorum":
             return _whole(key, value, 2, faults)
-        case "least_customers" | "changed_sets":
+        case "least_customers" | "changed_sets" | "least_history_days":
             return _whole(key, value, 0, faults)
         case "epsilon_per_run":
             return _between(key, value, 0.0, 100.0, faults)
@@ -243,6 +243,8 @@ _MEANING: Mapping[str, str] = {
                   "partners sell:\na sum over what one partner alone sells is its own.",
     "days": "First and last day that a run's calendar may name. Left out: any. Name a span in "
             "which all\npartners have customers, for the same reason.",
+    "least_history_days": "Fewest days of purchases that an example may look back on: on a few "
+                          "days one partner\nalone may have customers.",
     "time_zone": "Clock of the homes, as task.time_zone names it; empty where times have no "
                  "offset.",
     "privacy": "Ways to protect customers.",

@@ -244,6 +244,7 @@ def _any_deviation() -> st.SearchStrategy[Change]:
         group("task", name=st.just("retail_cross"), calendars=st.dictionaries(
             st.sampled_from(names), st.just("2017-01-01/2017-12-30"), min_size=1)),
         group("task", history_days=st.integers(732, 10 ** 9)),
+        group("task", history_days=st.integers(1, 27), quiet_days=st.just(0)),
         st.lists(text.filter(lambda name: name not in names), min_size=1, max_size=4, unique=True)
         .map(lambda more: lambda config: _among(config, [*names, *more])),
         st.sets(st.sampled_from(names), min_size=2, max_size=5)

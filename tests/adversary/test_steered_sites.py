@@ -49,7 +49,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Nodes]:
     for name, data in config.federation.sites.items():
         state = folder / "state" / name
         state.mkdir(parents=True)
-        (state / policy_file.NAME).write_text(policy_file.starter(config.federation.customers))
+        (state / policy_file.NAME).write_text(  # days that fit one household may be asked about
+            "least_history_days = 1\n" + policy_file.starter(config.federation.customers))
         nodes[name] = {"partner": name, "data-path": data, "state-path": str(state),
                        "key-path": str(folder / "federation.key"), "epsilon-limit": 3,
                        "processes": 1}
