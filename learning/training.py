@@ -231,7 +231,7 @@ def _rows(state: dict[str, torch.Tensor]) -> NDArray[np.float32]:
 def _batches(customers: Customers, chunk: int) -> Iterator[_Batch]:
     """At most ``chunk`` customers at a time, without the places at the end that all of them have
     padded: few are left where customers with about as many examples follow each other
-    (Customers.fewest_first)."""
+    (CustomerParts.fewest_first)."""
     places = customers.mask.shape[1]
     used = np.where(customers.mask, np.arange(1, places + 1), 1).max(1, initial=1)
     most = max(1, _FEATURE_VALUES // max(1, customers.features.shape[-1]))  # examples
